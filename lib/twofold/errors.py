@@ -1,0 +1,80 @@
+"""The tree of named errors. Each says what is wrong, where, and what the operator does next.
+
+``exit_code`` is what a command returns: 2 misuse, 1 failure, 3 a refused publish.
+"""
+
+from __future__ import annotations
+
+
+class TwofoldError(Exception):
+    """Base of every error that Twofold raises on purpose: one line for a person."""
+
+    exit_code = 1
+
+
+class UsageError(TwofoldError):
+    """The command or call cannot mean anything: correct it and call again."""
+
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """A setting is unknown, mistyped or out of range: the line names the key."""
+
+
+class TimeFormatError(UsageError):
+    """A time is neither RFC 3339 nor epoch milliseconds."""
+
+
+class HomeError(UsageError):
+    """The home folder is missing, of another log, or in use by another `up`."""
+
+
+class PartError(TwofoldError):
+    """A part of the local system did not start, or died: read the log file that the line names."""
+
+
+class BrokerError(TwofoldError):
+    """The broker cannot be reached or refused a request."""
+
+
+class TopicError(TwofoldError):
+    """A topic is missing, recreated, or has other partitions than expected."""
+
+
+class StoreError(TwofoldError):
+    """A store is missing, damaged, full, or of another format."""
+
+
+class ArchiveError(TwofoldError):
+    """The archive's committed ranges do not chain: the rebuild is refused, the old snapshot serves."""
+
+
+class EmptyArchiveError(TwofoldError):
+    """The archive holds no committed range yet: send events, wait, then run the batch."""
+
+
+class PublishRefused(TwofoldError):
+    """A publish was refused; the snapshot before it keeps serving."""
+
+    exit_code = 3
+
+
+class RebuildRunning(PublishRefused):
+    """Another rebuild holds the lock."""
+
+
+class PublishConflict(PublishRefused):
+    """The manifest row of this sequence number is another writer's."""
+
+
+class CutRefused(PublishRefused):
+    """The cut goes backwards, lacks a partition, or the topic id changed."""
+
+
+class DefinitionError(TwofoldError):
+    """A state or snapshot was made under another definition: rebuild it."""
+
+
+class StateError(TwofoldError):
+    """An encoded state cannot be decoded: the line names the kind and what was found."""

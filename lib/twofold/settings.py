@@ -1,0 +1,182 @@
+"""Typed settings: the only reader of YAML and of the environment.
+
+A value comes from, later wins: the defaults here, one YAML file, environment variables ``TWOFOLD_<ROOM>__<KEY>``,
+keyword arguments. ``conf/reference.yaml`` lists every key with its unit, default and reason and is tested equal to this file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from twofold.errors import SettingsError
+
+
+class _Room(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class KafkaSettings(_Room):
+    bootstrap_servers: str = Field("", description="host:port list of the brokers; empty: the broker recorded in the home")
+    events_topic: str = Field("events", description="the log: what producers send")
+    facts_topic: str = Field("facts", description="one message a log entry: verdict and facts, same partition number")
+    partitions: int = Field(4, ge=1, le=1000, description="partitions of both topics when `up` creates them")
+    replication_factor: int = Field(1, ge=1, description="replicas of both topics when `up` creates them; 3 in production")
+    max_message_bytes: int = Field(
+        2 * 1024 * 1024,
+        ge=1_100_000,
+        description="largest record a topic takes; above the oversize limit so that admission sees it",
+    )
+    events_retention_ms: int = Field(-1, description="how long `events` keeps entries; -1: for ever (a laptop's log is small)")
+    facts_retention_ms: int = Field(3 * 86_400_000, ge=60_000, description="how long `facts` keeps messages: three batch intervals")
+
+
+class SpeedSettings(_Room):
+    mode: Literal["realtime", "microbatch"] = Field("realtime", description="Spark trigger: real-time mode or micro-batches")
+    batch_duration: str = Field("5 minutes", description="length of a real-time batch; its boundary is the only stall")
+    start_from: Literal["facts", "checkpoint"] = Field(
+        "facts", description="where a start begins: at the positions the tail of `facts` holds, or at the checkpoint"
+    )
+    linger_ms: int = Field(2, ge=0, description="how long the facts producer gathers records before it sends")
+    microbatch_trigger_ms: int = Field(200, ge=0, description="trigger interval in microbatch mode")
+
+
+class ArchiveSettings(_Room):
+    trigger_ms: int = Field(2_000, ge=0, description="trigger interval: one Delta commit each")
+    max_offsets_per_trigger: int = Field(
+        500_000, ge=1, description="entries of one commit at most, so that a backlog keeps its files healthy"
+    )
+
+
+class FollowerSettings(_Room):
+    poll_ms: int = Field(20, ge=1, description="longest wait of one fetch from `facts`")
+    max_records: int = Field(5_000, ge=1, description="messages of one hot-store transaction at most")
+    heal_after_ms: int = Field(
+        2_000, ge=0, description="how long a jump waits for speed's replay before the entries are read from `events`"
+    )
+    heartbeat_ms: int = Field(1_000, ge=10, description="how often the log end is looked up and recorded")
+    sync_ms: int = Field(
+        1_000, ge=0, description="how often the hot store is flushed to disk; a power loss replays at most this much"
+    )
+
+
+class HotSettings(_Room):
+    map_size_bytes: int = Field(16 * 1024**3, ge=1 << 20, description="largest size of the hot store's memory map (sparse)")
+
+
+class BatchSettings(_Room):
+    late_grace_days: int = Field(
+        5, ge=1, description="how far before as_of a read may lie: horizon = as_of - (longest window + this)"
+    )
+    keep_snapshots: int = Field(3, ge=2, description="snapshots whose files stay readable")
+
+
+class ServingSettings(_Room):
+    consent_max_lag_ms: int = Field(60_000, ge=0, description="a record older than this is never sendable")
+
+
+class LocalSettings(_Room):
+    restart: Literal["restart", "exit"] = Field("restart", description="what `up` does when a part dies")
+    ready_timeout_s: int = Field(120, ge=1, description="how long `up` waits for a part to be ready")
+
+
+class SparkSettings(_Room):
+    jars: str = Field("build/jars/spark", description="folder of the jars that pyspark does not ship")
+    broker_jars: str = Field("build/jars/broker", description="folder of the local broker's jars")
+    driver_memory: str = Field("2g", description="heap of a Spark driver that `up` or `batch` starts")
+
+
+class Settings(_Room):
+    """All settings. ``home`` holds everything that a local run writes."""
+
+    home: str = Field(".twofold", description="folder of everything a local run writes")
+    tables: str = Field("", description="where the Delta tables live; empty: `tables` in the home")
+    checkpoints: str = Field("", description="where the streams' checkpoints live; empty: `checkpoints` in the home")
+    snapshots: str = Field("", description="where snapshot files live; empty: `snapshots` in the home")
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+    speed: SpeedSettings = Field(default_factory=SpeedSettings)
+    archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
+    follower: FollowerSettings = Field(default_factory=FollowerSettings)
+    hot: HotSettings = Field(default_factory=HotSettings)
+    batch: BatchSettings = Field(default_factory=BatchSettings)
+    serving: ServingSettings = Field(default_factory=ServingSettings)
+    local: LocalSettings = Field(default_factory=LocalSettings)
+    spark: SparkSettings = Field(default_factory=SparkSettings)
+
+    # The places of a home: derived once, here.
+    @property
+    def home_path(self) -> Path:
+        return Path(self.home).absolute()
+
+    def table(self, name: str) -> str:
+        """Location of a Delta table (a path or an s3a:// address)."""
+        return f"{(self.tables or str(self.home_path / 'tables')).rstrip('/')}/{name}"
+
+    def checkpoint(self, name: str) -> str:
+        return f"{(self.checkpoints or str(self.home_path / 'checkpoints')).rstrip('/')}/{name}"
+
+    @property
+    def snapshots_path(self) -> Path:
+        return Path(self.snapshots).absolute() if self.snapshots else self.home_path / "snapshots"
+
+    @property
+    def hot_path(self) -> Path:
+        return self.home_path / "hot.lmdb"
+
+
+_PREFIX = "TWOFOLD_"
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in environ.items():
+        if not name.startswith(_PREFIX) or name == f"{_PREFIX}CONFIG":
+            continue
+        spot = out
+        *rooms, key = name[len(_PREFIX) :].lower().split("__")
+        for room in rooms:
+            spot = spot.setdefault(room, {})
+        spot[key] = value
+    return out
+
+
+def _overlay(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    for key, value in top.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
+            _overlay(base[key], value)
+        else:
+            base[key] = dict(value) if isinstance(value, Mapping) else value
+    return base
+
+
+def load_settings(config: str | Path | None = None, environ: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Settings from a YAML file (or ``TWOFOLD_CONFIG``), the environment and ``overrides`` (``None`` values are ignored).
+
+    Raises :class:`SettingsError` with the key that is wrong.
+    """
+    environ = os.environ if environ is None else environ
+    path = config or environ.get(f"{_PREFIX}CONFIG")
+    data: dict[str, Any] = {}
+    if path:
+        try:
+            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise SettingsError(f"settings file {path} cannot be read: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise SettingsError(f"settings file {path} is not YAML: {' '.join(str(error).split())}") from error
+        if not isinstance(loaded or {}, dict):
+            raise SettingsError(f"settings file {path} must hold a mapping of rooms")
+        data = loaded or {}
+    _overlay(data, _from_environment(environ))
+    _overlay(data, {key: value for key, value in overrides.items() if value is not None})
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"setting {key}: {first['msg']} (see conf/reference.yaml)") from error
