@@ -278,7 +278,7 @@ def parse_strict(value: bytes) -> dict[str, Any] | None:
     return parsed
 
 
-# --- reading values ----------------------------------------------------------------------------------------------------------------
+# --- reading values ------------------------------------------------------------------------------------------------------
 class _Schema(Exception):
     """A present value is of a type or range that the contract does not allow."""
 

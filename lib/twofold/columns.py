@@ -1,0 +1,341 @@
+"""A person's facts as dictionary-coded columns: what a snapshot stores and the merge folds without decoding rows.
+
+Layout: one table of entries sorted by id hash (for the look-up of hot copies), one table of facts sorted by
+(kind, event time, event id, ordinal), so that a kind is one slice, a window is one range of it, and the last row of a
+range is its latest fact. Text columns hold codes into ``names``, the person's distinct texts in code-point order.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from twofold.errors import StoreError
+from twofold.events import FACT_KINDS, Entry
+
+I8 = npt.NDArray[np.int64]
+I4 = npt.NDArray[np.int32]
+
+NULL_CODE = -1
+NULL_AMOUNT = -(2**63)
+NULL_QUANTITY = -(2**31)
+HASH_SEED = 42
+
+KIND_CODE = {kind: code for code, kind in enumerate(FACT_KINDS)}
+TEXT_COLUMNS = ("product", "category", "campaign", "currency", "key", "value")
+
+
+def id_hash(event_id: str) -> int:
+    """The pinned hash of an event id: xxhash64, seed 42, of its UTF-8 bytes, as a signed 64-bit integer (Spark's ``xxhash64``)."""
+    unsigned = xxhash.xxh64_intdigest(event_id.encode("utf-8"), seed=HASH_SEED)
+    return unsigned - 2**64 if unsigned >= 2**63 else unsigned
+
+
+class Fact(NamedTuple):
+    """One fact with its envelope: the row that states lift. ``at_ms`` in epoch ms, money in minor units."""
+
+    at_ms: int
+    event_id: str
+    ordinal: int
+    kind: str
+    product: str | None = None
+    category: str | None = None
+    campaign: str | None = None
+    channel: str | None = None
+    device: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+    quantity: int | None = None
+    key: str | None = None
+    value: str | None = None
+
+
+def _i8(values: Sequence[int]) -> I8:
+    return np.array(values, dtype=np.int64)
+
+
+def _i4(values: Sequence[int]) -> I4:
+    return np.array(values, dtype=np.int32)
+
+
+def facts_of(entry: Entry) -> list[Fact]:
+    """The facts of an ok entry, ordinals by place."""
+    assert entry.at_ms is not None and entry.event_id is not None
+    return [
+        Fact(
+            entry.at_ms,
+            entry.event_id,
+            ordinal,
+            body.kind,
+            body.product,
+            body.category,
+            body.campaign,
+            entry.channel,
+            entry.device,
+            body.amount_minor,
+            body.currency,
+            body.quantity,
+            body.key,
+            body.value,
+        )
+        for ordinal, body in enumerate(entry.facts)
+    ]
+
+
+class Names:
+    """Distinct texts in code-point order, kept as UTF-8 until one is asked for."""
+
+    __slots__ = ("_ends", "_text", "_utf8")
+
+    def __init__(self, utf8: bytes | memoryview, ends: I4) -> None:
+        self._utf8, self._ends = utf8, ends
+        self._text: str | None = None
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Names:
+        encoded = [text.encode("utf-8") for text in sorted(texts)]
+        ends = np.cumsum([len(text) for text in encoded], dtype=np.int32) if encoded else np.empty(0, np.int32)
+        return cls(b"".join(encoded), ends.astype(np.int32))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, code: int) -> str:
+        start = int(self._ends[code - 1]) if code else 0
+        return bytes(self._utf8[start : int(self._ends[code])]).decode("utf-8")
+
+    def find(self, text: str) -> int:
+        """Code of a text, or ``NULL_CODE``."""
+        code = bisect_left(self, text)
+        return code if code < len(self) and self[code] == text else NULL_CODE
+
+    def many(self, codes: Sequence[int] | I4 | I8) -> list[str]:
+        """Texts of many codes at once."""
+        if len(codes) < 16:
+            return [self[int(code)] for code in codes]
+        ends = self._ends
+        at = np.asarray(codes)
+        stops = ends[at]
+        starts = np.where(at > 0, ends[at - 1], 0)
+        if self._text is None:
+            whole = bytes(self._utf8)
+            self._text = whole.decode("ascii") if whole.isascii() else ""
+        if self._text:
+            text = self._text
+            return [text[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+        utf8 = bytes(self._utf8)
+        return [utf8[a:b].decode("utf-8") for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+
+    @property
+    def parts(self) -> tuple[bytes | memoryview, I4]:
+        return self._utf8, self._ends
+
+
+_HEADER = struct.Struct("<4sIIIIIII")
+_MAGIC = b"TFC1"
+_I8_ENTRY = ("id_hash", "broker_ms", "offset")
+_I8_FACT = ("at_ms", "amount_minor")
+_I4_ENTRY = ("event", "topic", "partition", "channel", "device")
+_I4_FACT = ("entry", "ordinal", "product", "category", "campaign", "currency", "quantity", "key", "value")
+
+
+class FactColumns:
+    """Dictionary-coded facts of one person. Arrays are read-only views; never mutated.
+
+    Entries (n_entries): ``id_hash`` sorted, ``event`` (code of the event id), ``broker_ms``, ``topic`` (ordinal), ``partition``,
+    ``offset``, ``channel``, ``device``. Facts (n_facts): ``at_ms``, ``entry`` (row of its entry), ``ordinal``, text codes,
+    ``amount_minor`` (``NULL_AMOUNT``), ``quantity`` (``NULL_QUANTITY``). ``kind_ends[c]`` is the end of kind ``c``'s slice.
+    """
+
+    __slots__ = (
+        "amount_minor",
+        "at_ms",
+        "broker_ms",
+        "campaign",
+        "category",
+        "channel",
+        "currency",
+        "device",
+        "entry",
+        "event",
+        "id_hash",
+        "key",
+        "kind_ends",
+        "names",
+        "offset",
+        "ordinal",
+        "partition",
+        "product",
+        "quantity",
+        "topic",
+        "value",
+    )
+    names: Names
+    kind_ends: list[int]
+    id_hash: I8
+    broker_ms: I8
+    offset: I8
+    event: I4
+    topic: I4
+    partition: I4
+    channel: I4
+    device: I4
+    at_ms: I8
+    amount_minor: I8
+    entry: I4
+    ordinal: I4
+    product: I4
+    category: I4
+    campaign: I4
+    currency: I4
+    quantity: I4
+    key: I4
+    value: I4
+
+    @property
+    def n_facts(self) -> int:
+        return len(self.at_ms)
+
+    @property
+    def n_entries(self) -> int:
+        return len(self.id_hash)
+
+    def kind_range(self, kind: str) -> tuple[int, int]:
+        code = KIND_CODE[kind]
+        ends = self.kind_ends
+        if code >= len(ends):
+            return 0, 0
+        return (ends[code - 1] if code else 0), ends[code]
+
+    def event_id(self, row: int) -> str:
+        return self.names[int(self.event[int(self.entry[row])])]
+
+    def text(self, column: str, row: int) -> str | None:
+        code = int(getattr(self, column)[row])
+        return None if code == NULL_CODE else self.names[code]
+
+    def fact(self, row: int) -> Fact:
+        """One row as a fact (for tie-breaks and explanation)."""
+        kind = next(kind for kind in FACT_KINDS if (r := self.kind_range(kind))[0] <= row < r[1])
+        entry = int(self.entry[row])
+        amount, quantity = int(self.amount_minor[row]), int(self.quantity[row])
+        channel, device = int(self.channel[entry]), int(self.device[entry])
+        return Fact(
+            int(self.at_ms[row]),
+            self.names[int(self.event[entry])],
+            int(self.ordinal[row]),
+            kind,
+            self.text("product", row),
+            self.text("category", row),
+            self.text("campaign", row),
+            None if channel == NULL_CODE else self.names[channel],
+            None if device == NULL_CODE else self.names[device],
+            None if amount == NULL_AMOUNT else amount,
+            self.text("currency", row),
+            None if quantity == NULL_QUANTITY else quantity,
+            self.text("key", row),
+            self.text("value", row),
+        )
+
+    def facts(self) -> list[Fact]:
+        return [self.fact(row) for row in range(self.n_facts)]
+
+    def without_entries(self, dropped: Iterable[int]) -> FactColumns:
+        """The columns without the facts of some entry rows (their ids stay known)."""
+        keep = ~np.isin(self.entry, np.fromiter(dropped, dtype=np.int32))
+        out = FactColumns()
+        for name in FactColumns.__slots__:
+            setattr(out, name, getattr(self, name))
+        for name in (*_I8_FACT, *_I4_FACT):
+            setattr(out, name, getattr(self, name)[keep])
+        kept = np.concatenate(([0], np.cumsum(keep)))
+        out.kind_ends = [int(kept[end]) for end in self.kind_ends]
+        return out
+
+    @classmethod
+    def of_entries(cls, entries: Iterable[tuple[Entry, int]]) -> FactColumns:
+        """Columns of ok entries (one per event id), each with its topic ordinal."""
+        rows = sorted(((id_hash(entry.event_id or ""), entry, topic) for entry, topic in entries), key=lambda row: row[0])
+        facts = [(KIND_CODE[f.kind], f, e) for e, (_h, entry, _t) in enumerate(rows) for f in facts_of(entry)]
+        facts.sort(key=lambda row: (row[0], row[1].at_ms, row[1].event_id, row[1].ordinal))
+        texts: set[str | None] = {t for _h, entry, _t in rows for t in (entry.event_id, entry.channel, entry.device)}
+        for _code, fact, _e in facts:
+            texts.update(getattr(fact, column) for column in TEXT_COLUMNS)
+        texts.discard(None)
+        names = Names.of(t for t in texts if t is not None)
+        codes: dict[str | None, int] = {text: code for code, text in enumerate(sorted(t for t in texts if t is not None))}
+        codes[None] = NULL_CODE
+        out = cls()
+        out.names = names
+        out.id_hash = _i8([h for h, _e, _t in rows])
+        out.broker_ms = _i8([entry.broker_ms for _h, entry, _t in rows])
+        out.offset = _i8([entry.offset for _h, entry, _t in rows])
+        out.event = _i4([codes[entry.event_id] for _h, entry, _t in rows])
+        out.topic = _i4([topic for _h, _e, topic in rows])
+        out.partition = _i4([entry.partition for _h, entry, _t in rows])
+        out.channel = _i4([codes[entry.channel] for _h, entry, _t in rows])
+        out.device = _i4([codes[entry.device] for _h, entry, _t in rows])
+        out.at_ms = _i8([fact.at_ms for _c, fact, _e in facts])
+        out.amount_minor = _i8([NULL_AMOUNT if fact.amount_minor is None else fact.amount_minor for _c, fact, _e in facts])
+        out.quantity = _i4([NULL_QUANTITY if fact.quantity is None else fact.quantity for _c, fact, _e in facts])
+        out.entry = _i4([e for _c, _f, e in facts])
+        out.ordinal = _i4([fact.ordinal for _c, fact, _e in facts])
+        for column in TEXT_COLUMNS:
+            setattr(out, column, _i4([codes[getattr(fact, column)] for _c, fact, _e in facts]))
+        counts = np.bincount(np.array([code for code, _f, _e in facts], dtype=np.int64), minlength=len(FACT_KINDS))
+        out.kind_ends = np.cumsum(counts).tolist()
+        return out
+
+    def pack(self) -> bytes:
+        """The columns as one byte string (little-endian, 8-byte aligned); :meth:`unpack` reads it without copying."""
+        utf8, ends = self.names.parts
+        ints8 = [getattr(self, name) for name in (*_I8_ENTRY, *_I8_FACT)]
+        ints4 = [getattr(self, name) for name in (*_I4_ENTRY, *_I4_FACT)]
+        return pack_columns(self.n_entries, self.n_facts, self.kind_ends, ints8, ints4, ends, bytes(utf8))
+
+    @classmethod
+    def unpack(cls, blob: bytes | memoryview) -> FactColumns:
+        """Read-only views over a packed byte string. Raises :class:`StoreError` when it is not one."""
+        if len(blob) < _HEADER.size or bytes(blob[:4]) != _MAGIC:
+            raise StoreError("a person's columns are damaged (no TFC1 header): rebuild the snapshot with `twofold batch`")
+        _magic, n_entries, n_facts, n_kinds, n_names, n_utf8, _spare, _spare2 = _HEADER.unpack_from(blob)
+        out = cls()
+        n8 = 3 * n_entries + 2 * n_facts
+        n4 = 5 * n_entries + 9 * n_facts + n_names + n_kinds
+        start4 = _HEADER.size + 8 * n8
+        start_names = start4 + 4 * n4
+        if len(blob) < start_names + n_utf8:
+            raise StoreError("a person's columns are damaged (cut short): rebuild the snapshot with `twofold batch`")
+        ints8 = np.frombuffer(blob, dtype="<i8", count=n8, offset=_HEADER.size)
+        ints4 = np.frombuffer(blob, dtype="<i4", count=n4, offset=start4)
+        at, e, f = 0, n_entries, n_facts
+        out.id_hash, out.broker_ms, out.offset = ints8[:e], ints8[e : 2 * e], ints8[2 * e : 3 * e]
+        out.at_ms, out.amount_minor = ints8[3 * e : 3 * e + f], ints8[3 * e + f :]
+        for name in _I4_ENTRY:
+            setattr(out, name, ints4[at : at + e])
+            at += e
+        for name in _I4_FACT:
+            setattr(out, name, ints4[at : at + f])
+            at += f
+        out.kind_ends = ints4[at + n_names :].tolist()
+        out.names = Names(blob[start_names : start_names + n_utf8], ints4[at : at + n_names])
+        return out
+
+
+def pack_columns(
+    n_entries: int, n_facts: int, kind_ends: Sequence[int], ints8: Sequence[I8], ints4: Sequence[I4], name_ends: I4, utf8: bytes
+) -> bytes:
+    """The byte layout of :class:`FactColumns`: arrays in the order of ``_I8_ENTRY + _I8_FACT`` and ``_I4_ENTRY + _I4_FACT``."""
+    header = _HEADER.pack(_MAGIC, n_entries, n_facts, len(kind_ends), len(name_ends), len(utf8), 0, 0)
+    arrays8 = [a.astype("<i8", copy=False).tobytes() for a in ints8]
+    arrays4 = [a.astype("<i4", copy=False).tobytes() for a in (*ints4, name_ends, np.array(kind_ends, dtype=np.int32))]
+    return b"".join((header, *arrays8, *arrays4, utf8))
+
+
+EMPTY_COLUMNS = FactColumns.of_entries(())

@@ -1,0 +1,180 @@
+"""What a feature is: data, from which the Python merge, the native Spark fold, the JSON schema and the docs are all derived.
+
+A *primary* is one mergeable state over one selection of facts in one window. A *feature* presents one or two primaries;
+ratios are computed in ``present`` and never merged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from twofold.errors import DefinitionError
+from twofold.events import ADMISSION_VERSION, FACT_KINDS
+from twofold.states import Count, Decayed, Distinct, Extreme, Histogram, Kind, Latest, MoneySum, Recent, Sum, Top
+from twofold.timeline import DAY_MS, LIFETIME, Window
+
+
+@dataclass(frozen=True)
+class Select:
+    """Facts of some kinds whose text columns equal the given texts: ``equals=(("key", "marketing"),)``."""
+
+    kinds: tuple[str, ...]
+    equals: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        unknown = [kind for kind in self.kinds if kind not in FACT_KINDS]
+        if unknown:
+            raise DefinitionError(f"a selection names no such kind of fact: {unknown[0]!r}")
+
+    def holds(self, fact: Any) -> bool:
+        return fact.kind in self.kinds and all(getattr(fact, column) == text for column, text in self.equals)
+
+
+@dataclass(frozen=True)
+class Primary:
+    """One mergeable state: its kind, which facts it folds, over which window."""
+
+    name: str
+    state: Kind
+    select: Select
+    window: Window = LIFETIME
+
+    @property
+    def lifetime(self) -> bool:
+        return self.window.width_ms is None
+
+    def definition(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "state": self.state.id,
+            "parameters": asdict(self.state),
+            "kinds": list(self.select.kinds),
+            "equals": [list(pair) for pair in self.select.equals],
+            "window_ms": self.window.width_ms,
+        }
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A named value of the record. ``of`` names its primary, ``per`` a second one that divides it; ``k`` cuts a ranking."""
+
+    name: str
+    doc: str
+    of: str
+    per: str | None = None
+    k: int | None = None
+
+    def definition(self) -> dict[str, Any]:
+        return {"name": self.name, "of": self.of, "per": self.per, "k": self.k}
+
+
+def _ranked(weights: Mapping[Any, tuple[int, int]], k: int | None) -> list[Any]:
+    """Names by weight desc, last time desc, name asc; weights <= 0 are not ranked."""
+    positive = [(-weight, -last, name) for name, (weight, last) in weights.items() if weight > 0]
+    return [name for _w, _l, name in sorted(positive)[:k]]
+
+
+def divide_half_away(amount: int, count: int) -> int:
+    """Integer quotient rounded half away from zero; ``count`` > 0."""
+    quotient = (2 * abs(amount) + count) // (2 * count)
+    return quotient if amount >= 0 else -quotient
+
+
+#: JSON schema type of a presented value, by kind of state.
+_TYPES: dict[type[Kind], dict[str, Any]] = {
+    Count: {"type": "integer"},
+    Sum: {"type": "integer"},
+    MoneySum: {"type": "object", "additionalProperties": {"type": "integer"}},
+    Extreme: {"type": ["integer", "null"]},
+    Recent: {"type": "array", "items": {"type": "string"}},
+    Distinct: {"type": "integer"},
+    Top: {"type": "array", "items": {"type": "string"}},
+    Histogram: {"type": "array", "items": {"type": "integer"}},
+    Decayed: {"type": "object", "additionalProperties": {"type": "number"}},
+}
+
+
+class Catalogue:
+    """The features and their primaries. Raises :class:`DefinitionError` when they do not fit together."""
+
+    def __init__(self, primaries: Sequence[Primary], features: Sequence[Feature]) -> None:
+        self.primaries: dict[str, Primary] = {p.name: p for p in primaries}
+        self.features: dict[str, Feature] = {f.name: f for f in features}
+        if len(self.primaries) != len(primaries) or len(self.features) != len(features):
+            raise DefinitionError("two features or two primaries of the catalogue have one name")
+        for feature in features:
+            for name in (feature.of, feature.per):
+                if name is not None and name not in self.primaries:
+                    raise DefinitionError(f"feature {feature.name!r} names no such primary: {name!r}")
+            if not feature.doc:
+                raise DefinitionError(f"feature {feature.name!r} has no description")
+
+    @cached_property
+    def lifetime(self) -> tuple[Primary, ...]:
+        """Primaries whose state reaches below the horizon: what a snapshot's ``older`` holds."""
+        return tuple(p for p in self.primaries.values() if p.lifetime)
+
+    @cached_property
+    def longest_window_ms(self) -> int:
+        return max((p.window.width_ms or 0 for p in self.primaries.values()), default=0)
+
+    def horizon(self, as_of: int, late_grace_days: int) -> int:
+        """Facts before it are folded into ``older``: ``as_of - (longest window + late grace)``, epoch ms."""
+        return as_of - self.longest_window_ms - late_grace_days * DAY_MS
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change with any definition."""
+        data = {
+            "primaries": [p.definition() for p in self.primaries.values()],
+            "features": [f.definition() for f in self.features.values()],
+        }
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+    @cached_property
+    def version(self) -> str:
+        """``<admission version>/<definition fingerprint>``: what snapshots and hot facts are stamped with."""
+        return f"{ADMISSION_VERSION}/{self.fingerprint}"
+
+    def primaries_of(self, feature: str) -> tuple[Primary, ...]:
+        f = self.features[feature]
+        return tuple(self.primaries[name] for name in (f.of, f.per) if name is not None)
+
+    def zero(self) -> dict[str, Any]:
+        return {name: p.state.zero() for name, p in self.primaries.items()}
+
+    def present(self, feature: Feature, states: Mapping[str, Any], t: int) -> Any:
+        """The value of one feature at ``t`` from the states of the primaries."""
+        kind = self.primaries[feature.of].state
+        state = states[feature.of]
+        if feature.per is not None:
+            counts = states[feature.per]
+            return {currency: divide_half_away(state[currency], counts[currency]) for currency in sorted(state)}
+        if isinstance(kind, MoneySum):
+            return {currency: state[currency] for currency in sorted(state)}
+        if isinstance(kind, Latest):
+            return None if state is None else state[3]
+        if isinstance(kind, Recent):
+            return [mark[3] for mark in state]
+        if isinstance(kind, Distinct):
+            return len(state)
+        if isinstance(kind, Top | Histogram):
+            return _ranked(state, feature.k)
+        if isinstance(kind, Decayed):
+            scores = [(-kind.score(sums, t), name) for name, sums in state.items()]
+            return {name: -negative for negative, name in sorted(scores)[: feature.k] if negative != 0}
+        return state
+
+    def schema(self) -> dict[str, Any]:
+        """JSON schema of ``values``."""
+        properties = {}
+        for f in self.features.values():
+            kind = self.primaries[f.of].state
+            shape = _TYPES.get(type(kind)) or {"type": ["integer" if getattr(kind, "column", "") == "at_ms" else "string", "null"]}
+            properties[f.name] = {**shape, "description": f.doc}
+        return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}

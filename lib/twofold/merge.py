@@ -1,0 +1,274 @@
+"""snapshot ⊕ hot facts at (t, O) -> states of the primaries, and whether they are exact.
+
+Two axes: the cut and ``high`` decide by log position which layer an entry belongs to; ``t`` decides by event time which
+window it falls into. A gap, another version, or a duplicate that may beat a folded copy is reported, never guessed over.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.columns import NULL_CODE, Fact, FactColumns, facts_of, id_hash
+from twofold.events import Entry
+from twofold.features import Catalogue, Primary, Select
+from twofold.states import Rows
+from twofold.timeline import DAY_MS, EMPTY_OFFSETS, Offsets, PartitionKey
+from twofold.views import HotView, ManifestRow, PersonSnapshot
+
+#: What stands in the way of merging the two layers; "ok" when nothing does.
+Outcome = Literal["ok", "gap", "definition", "archive"]
+#: (broker time, topic ordinal, partition, offset): the first ok entry of an event id in this order wins.
+Rank = tuple[int, int, int, int]
+
+_EMPTY_PERSON = PersonSnapshot()
+
+
+@dataclass(frozen=True)
+class Merged:
+    """States of every primary at ``t`` over everything below ``offsets``; ``conflict`` names primaries a duplicate may change."""
+
+    outcome: Outcome
+    offsets: Offsets
+    states: Mapping[str, Any]
+    conflict: frozenset[str] = frozenset()
+    known: bool = True
+    newest_event_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class _Deduped:
+    """Hot entries that count, rows of recent entries they replace, and hot copies that may beat a folded entry."""
+
+    added: list[Entry] = field(default_factory=list)
+    replaced: list[int] = field(default_factory=list)
+    doubtful: list[Entry] = field(default_factory=list)
+
+
+def rank(entry: Entry, row: ManifestRow) -> Rank:
+    """Order of the copies of an event id: independent of any cut."""
+    return (entry.broker_ms, row.topic_ordinal(entry.topic_id), entry.partition, entry.offset)
+
+
+def find_gap(row: ManifestRow, hot: HotView) -> list[PartitionKey]:
+    """Partitions in which the hot store no longer reaches down to the cut."""
+    return [key for key, low in hot.low.items() if low > row.cut.next(key)]
+
+
+def other_version(row: ManifestRow, hot: HotView) -> bool:
+    """True when any position of [cut, high), rejected entries included, was admitted under another version."""
+    for key, high in hot.high.items():
+        cut = row.cut.next(key)
+        for part in hot.versions.get(key, ()):
+            if part.version != row.version and max(part.start, cut) < min(part.end, high):
+                return True
+    return False
+
+
+def _dedupe(row: ManifestRow, person: PersonSnapshot, entries: Iterable[Entry], high: Offsets) -> _Deduped:
+    cut = row.cut
+    best: dict[str, tuple[Rank, Entry]] = {}
+    for entry in entries:
+        key = PartitionKey(entry.topic_id, entry.partition)
+        if entry.verdict != "ok" or not cut.next(key) <= entry.offset < high.next(key):
+            continue
+        assert entry.event_id is not None
+        order = rank(entry, row)
+        known = best.get(entry.event_id)
+        if known is None or order < known[0]:
+            best[entry.event_id] = (order, entry)
+    out = _Deduped()
+    if not best:
+        return out
+    recent, older = person.recent, person.older_ids
+    if not len(recent.id_hash) and not len(older):
+        out.added.extend(entry for _order, entry in best.values())
+        return out
+    hashes = np.array([id_hash(event_id) for event_id in best], dtype=np.int64)
+    in_recent = np.searchsorted(recent.id_hash, hashes)
+    in_older = np.searchsorted(older, hashes)
+    for (event_id, (order, entry)), wanted, place, old in zip(
+        best.items(), hashes.tolist(), in_recent.tolist(), in_older.tolist(), strict=True
+    ):
+        if old < len(older) and older[old] == wanted:
+            if entry.broker_ms <= row.cut_time_ms:
+                out.doubtful.append(entry)
+            continue
+        # Hashes of different ids may be equal, so every entry row of the hash is compared by its id.
+        match = next(
+            (
+                e
+                for e in range(place, len(recent.id_hash))
+                if recent.id_hash[e] == wanted and recent.names[int(recent.event[e])] == event_id
+            )
+            if place < len(recent.id_hash) and recent.id_hash[place] == wanted
+            else iter(()),
+            None,
+        )
+        if match is None:
+            out.added.append(entry)
+            continue
+        folded = (int(recent.broker_ms[match]), int(recent.topic[match]), int(recent.partition[match]), int(recent.offset[match]))
+        if order < folded:
+            out.replaced.append(match)
+            out.added.append(entry)
+    return out
+
+
+class _Folded:
+    """Rows of a person's recent columns by selection, found once a read."""
+
+    def __init__(self, columns: FactColumns, t: int) -> None:
+        self._columns, self._t = columns, t
+        self._slices: dict[str, tuple[int, int, Any]] = {}
+        self._equal: dict[tuple[str, tuple[tuple[str, str], ...]], npt.NDArray[np.intp]] = {}
+        self._codes: dict[str, int] = {}
+
+    def _before_t(self, kind: str) -> tuple[int, int, Any]:
+        """(first row, end row, event times) of a kind's facts before t; few times as a list (bisect beats numpy there)."""
+        known = self._slices.get(kind)
+        if known is None:
+            start, end = self._columns.kind_range(kind)
+            if start == end:
+                known = (start, end, ())
+            else:
+                at = self._columns.at_ms[start:end]
+                times: Any = at.tolist() if end - start <= 512 else at
+                known = (start, start + _search(times, self._t), times)
+            self._slices[kind] = known
+        return known
+
+    def rows(self, select: Select, start_ms: int | None) -> list[Rows]:
+        out: list[Rows] = []
+        for kind in select.kinds:
+            start, end, times = self._before_t(kind)
+            if start == end:
+                continue
+            low = start if start_ms is None else start + _search(times, start_ms)
+            if low >= end:
+                continue
+            if not select.equals:
+                out.append(slice(low, end))
+                continue
+            rows = self._matching(kind, start, end, select.equals)
+            if low > start:
+                rows = rows[np.searchsorted(rows, low) :]
+            if len(rows):
+                out.append(rows)
+        return out
+
+    def _matching(self, kind: str, start: int, end: int, equals: tuple[tuple[str, str], ...]) -> npt.NDArray[np.intp]:
+        known = self._equal.get((kind, equals))
+        if known is None:
+            mask: npt.NDArray[np.bool_] | None = None
+            for column, text in equals:
+                code = self._codes.get(text)
+                if code is None:
+                    code = self._codes[text] = self._columns.names.find(text)
+                if code == NULL_CODE:
+                    mask = None
+                    break
+                hit = getattr(self._columns, column)[start:end] == code
+                mask = hit if mask is None else mask & hit
+            known = np.empty(0, np.intp) if mask is None else np.flatnonzero(mask) + start
+            self._equal[(kind, equals)] = known
+        return known
+
+
+def _search(times: Any, at_ms: int) -> int:
+    return bisect_left(times, at_ms) if isinstance(times, list) else int(np.searchsorted(times, at_ms))
+
+
+@lru_cache(maxsize=16)
+def _by_kind(catalogue: Catalogue) -> dict[str, tuple[Primary, ...]]:
+    kinds: dict[str, list[Primary]] = {}
+    for primary in catalogue.primaries.values():
+        for kind in primary.select.kinds:
+            kinds.setdefault(kind, []).append(primary)
+    return {kind: tuple(primaries) for kind, primaries in kinds.items()}
+
+
+def _select_hot(catalogue: Catalogue, entries: Iterable[Entry], t: int) -> dict[str, list[Fact]]:
+    """Hot facts by the primary that counts them at t."""
+    by_kind = _by_kind(catalogue)
+    out: dict[str, list[Fact]] = {}
+    for entry in entries:
+        assert entry.at_ms is not None
+        if entry.at_ms >= t:
+            continue
+        for fact in facts_of(entry):
+            for primary in by_kind.get(fact.kind, ()):
+                width = primary.window.width_ms
+                if (width is None or fact.at_ms >= t - width) and (not primary.select.equals or primary.select.holds(fact)):
+                    out.setdefault(primary.name, []).append(fact)
+    return out
+
+
+def fold_person(
+    catalogue: Catalogue, person: PersonSnapshot, hot: Iterable[Entry], t: int, replaced: Iterable[int] = ()
+) -> dict[str, Any]:
+    """States of all primaries at ``t``: ``older`` ⊕ recent facts ⊕ hot entries (already deduplicated)."""
+    columns = person.recent.without_entries(replaced) if replaced else person.recent
+    folded = _Folded(columns, t)
+    hot_facts = _select_hot(catalogue, hot, t)
+    older = person.older
+    states: dict[str, Any] = {}
+    for name, primary in catalogue.primaries.items():
+        kind = primary.state
+        state: Any = None
+        for rows in folded.rows(primary.select, primary.window.start(t)) if columns.n_facts else ():
+            part = kind.fold_rows(columns, rows)
+            state = part if state is None else kind.plus(state, part)
+        if primary.lifetime and name in older:
+            part = kind.decode(older[name])
+            state = part if state is None else kind.plus(state, part)
+        facts = hot_facts.get(name)
+        if facts:
+            part = kind.fold(facts)
+            state = part if state is None else kind.plus(state, part)
+        states[name] = kind.zero() if state is None else state
+    return states
+
+
+def _conflicts(catalogue: Catalogue, doubtful: list[Entry], t: int) -> frozenset[str]:
+    """Primaries that a hot copy of a folded event may change: every lifetime one, and windows that the copy's facts fall into."""
+    if not doubtful:
+        return frozenset()
+    return frozenset(p.name for p in catalogue.lifetime) | frozenset(_select_hot(catalogue, doubtful, t))
+
+
+def merge(
+    catalogue: Catalogue, row: ManifestRow, person: PersonSnapshot | None, hot: HotView | None, t: int, late_grace_days: int = 5
+) -> Merged:
+    """Merge one person at instant ``t`` (epoch ms). ``hot=None``: no hot store, the snapshot alone answers at O = cut.
+
+    Outcome ``archive``: t lies below the snapshot's range; ``gap`` and ``definition``: answered from the snapshot alone at O = cut.
+    """
+    if row.as_of_ms is not None and t < row.as_of_ms - late_grace_days * DAY_MS:
+        return Merged("archive", EMPTY_OFFSETS, {})
+    outcome: Outcome = "ok"
+    if hot is not None:
+        if find_gap(row, hot):
+            outcome = "gap"
+        elif other_version(row, hot):
+            outcome = "definition"
+    snapshot = person or _EMPTY_PERSON
+    if hot is None or outcome != "ok":
+        return Merged(outcome, row.cut, fold_person(catalogue, snapshot, (), t), known=person is not None)
+    deduped = _dedupe(row, snapshot, hot.entries, hot.high)
+    states = fold_person(catalogue, snapshot, deduped.added, t, deduped.replaced)
+    newest = max((entry.at_ms for entry in deduped.added if entry.at_ms is not None and entry.at_ms < t), default=None)
+    return Merged(
+        "ok",
+        row.cut.join(hot.high),
+        states,
+        _conflicts(catalogue, deduped.doubtful, t),
+        known=person is not None or bool(deduped.added),
+        newest_event_ms=newest,
+    )

@@ -1,0 +1,155 @@
+"""The personalization record: presented values, what may be said, and how fresh it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from twofold.catalogue import CONSENT_PRIMARIES, GRANTED
+from twofold.features import Catalogue
+from twofold.merge import Merged
+from twofold.timeline import EMPTY_OFFSETS, Offsets
+from twofold.views import HotView, ManifestRow
+
+State = Literal["fresh", "stale", "batch_only", "gap", "definition", "archive", "default"]
+FieldState = Literal["exact", "pending_retraction", "conflict"]
+
+#: States in which a person may be written to; ``stale`` only up to the consent lag.
+SENDABLE_STATES = ("fresh", "stale")
+
+
+class Sendable(msgspec.Struct, frozen=True):
+    """May this person be written to: computed last, a whitelist. ``reasons`` is empty iff ``ok``."""
+
+    ok: bool
+    reasons: tuple[str, ...]
+
+
+class Freshness(msgspec.Struct, frozen=True):
+    """Provenance of a record; offsets as ``{topic id: {partition: next offset}}``, times in epoch ms."""
+
+    snapshot: str
+    cut: dict[str, dict[str, int]]
+    high: dict[str, dict[str, int]]
+    as_of: int | None
+    t: int
+    newest_event: int | None
+    lag_ms: int | None
+    state: State
+
+
+class Record(msgspec.Struct, frozen=True):
+    """The personalization record of one person at one instant."""
+
+    person: str
+    values: dict[str, Any]
+    sendable: Sendable
+    fields: dict[str, FieldState]
+    freshness: Freshness
+
+
+def lag_ms(row: ManifestRow, hot: HotView | None, now_ms: int) -> int | None:
+    """How far a read at ``now_ms`` may lie behind the log, ms; ``None`` when nobody can tell (no hot store, no heartbeat).
+
+    0 where ``high`` had reached the log end at the follower's last heartbeat, else now - broker time of the entry at ``high``;
+    plus the heartbeat's age, so that a dead follower is a lag and an idle log is not.
+    """
+    if hot is None or hot.heartbeat is None:
+        return None
+    reached = row.cut.join(hot.high)
+    behind = 0
+    for key in reached.behind(hot.heartbeat.log_end):
+        seen = hot.high_broker_ms.get(key)
+        behind = max(behind, now_ms - seen if seen is not None else now_ms - row.cut_time_ms if row.cut_time_ms >= 0 else now_ms)
+    return max(0, behind) + max(0, now_ms - hot.heartbeat.at_ms)
+
+
+def freshness_state(merged: Merged, hot: HotView | None, lag: int | None, fresh_max_lag_ms: int) -> State:
+    """The state of a record from the merge's outcome and the lag."""
+    if merged.outcome != "ok":
+        return merged.outcome
+    if hot is None or lag is None:
+        return "batch_only"
+    if lag > fresh_max_lag_ms or hot.heartbeat is None or hot.heartbeat.jumped:
+        return "stale"
+    return "fresh" if merged.known else "default"
+
+
+def judge_sendable(
+    states: Mapping[str, Any], inexact: frozenset[str], state: str, lag: int | None, consent_max_lag_ms: int
+) -> Sendable:
+    """Whitelist: consent granted, no opt-out as late as it, every input exact, and the record fresh enough. Fail-closed."""
+    reasons: list[str] = []
+    if state not in SENDABLE_STATES:
+        reasons.append(f"state_{state}")
+    elif state == "stale" and (lag is None or lag > consent_max_lag_ms):
+        reasons.append("lag")
+    if inexact.intersection(CONSENT_PRIMARIES):
+        reasons.append("consent_inexact")
+    consent, denial = states["consent_marketing"], states["consent_denial"]
+    since = consent[0] if consent is not None else None
+    if consent is None:
+        reasons.append("consent_missing")
+    elif consent[3] != GRANTED:
+        reasons.append("consent_denied")
+    elif denial is not None and denial[0] >= consent[0]:
+        reasons.append("consent_conflicting")
+    for primary, reason in (("unsubscribe", "unsubscribed"), ("complaint", "complained")):
+        opt_out = states[primary]
+        if opt_out is not None and (since is None or opt_out[0] >= since):
+            reasons.append(reason)
+    return Sendable(not reasons, tuple(reasons))
+
+
+def make_record(
+    catalogue: Catalogue,
+    person: str,
+    row: ManifestRow,
+    merged: Merged,
+    hot: HotView | None,
+    t: int,
+    now_ms: int,
+    fresh_max_lag_ms: int,
+    consent_max_lag_ms: int,
+    high: Offsets = EMPTY_OFFSETS,
+) -> Record:
+    """Present the merged states. ``now_ms`` is the instant of reading, from the edge's clock; ``high`` is what was read up to."""
+    lag = lag_ms(row, hot, now_ms)
+    state = freshness_state(merged, hot, lag, fresh_max_lag_ms)
+    values = {name: catalogue.present(f, merged.states, t) for name, f in catalogue.features.items()}
+    conflict = merged.conflict
+    fields: dict[str, FieldState] = {
+        name: "conflict" if conflict and any(p.name in conflict for p in catalogue.primaries_of(name)) else "exact"
+        for name in catalogue.features
+    }
+    return Record(
+        person=person,
+        values=values,
+        sendable=judge_sendable(merged.states, conflict, state, lag, consent_max_lag_ms),
+        fields=fields,
+        freshness=Freshness(
+            snapshot=row.snapshot,
+            cut=row.cut.to_json(),
+            high=high.to_json(),
+            as_of=row.as_of_ms,
+            t=t,
+            newest_event=merged.newest_event_ms,
+            lag_ms=lag,
+            state=state,
+        ),
+    )
+
+
+__all__ = [
+    "FieldState",
+    "Freshness",
+    "Record",
+    "Sendable",
+    "State",
+    "freshness_state",
+    "judge_sendable",
+    "lag_ms",
+    "make_record",
+]
