@@ -76,6 +76,7 @@ def test_recent_products_newest_first_distinct_five():
     views = [entry(f"v{n}", T - 100 + n, FactBody("view", product=product)) for n, product in named]
     assert value("recent_products", views) == ["b", "f", "e", "d", "c"]
     assert value("recent_products", views[::-1]) == ["b", "f", "e", "d", "c"]
+    assert value("recent_products", [views[1], views[6]]) == ["b"]
     assert value("product_views_30d", views) == 8
     assert value("distinct_products_viewed_7d", views) == 6
 
@@ -108,6 +109,7 @@ def test_top_categories_weight_then_last_time_then_name():
         )
     ]
     assert value("top_categories_30d", views) == ["most", "new", "old"]
+    assert value("top_categories_30d", views[::-1]) == ["most", "new", "old"]
     assert value("top_categories_30d", views[4:6]) == ["a", "b"]
     assert value("top_categories_30d", each("view", T - 1)) == []
     # ties go by code point: Z before a, and a letter beyond the basic plane after one at its end
@@ -128,10 +130,14 @@ def test_top_products_by_quantity_sum_without_names_of_no_weight():
     ]
     # a 2 (last T-10), b 2 (T-9), c 2 (T-10), d 1 (T-10), e 1 (T-10), f 1 (T-9), zero 0, minus -4
     assert value("top_products_lifetime", history) == ["b", "a", "c", "f", "d"]
+    assert value("top_products_lifetime", history[::-1]) == ["b", "a", "c", "f", "d"]
     assert value("units_30d", history) == -1 - 2 + 2 + 1 + 1 + 1 + 1
     # a line of quantity 0 weighs nothing, yet its time is the product's last time
     tied = [bought("o1", T - 9, ("x", 1)), bought("o2", T - 10, ("y", 1)), bought("o3", T - 1, ("y", 0))]
     assert value("top_products_lifetime", tied) == ["y", "x"]
+    assert value("top_products_lifetime", tied[::-1]) == ["y", "x"]
+    # fewer than five have weight: nothing of weight 0 or less fills the list
+    assert value("top_products_lifetime", [bought("o", T - 1, ("zero", 0), ("minus", -1), ("plus", 1))]) == ["plus"]
 
 
 def test_active_hours_are_utc_hours_of_the_week_from_monday():
@@ -234,6 +240,9 @@ def test_interest_halves_in_seven_days():
     assert score(T - WEEK_MS // 2) == 0.707107  # 2 ** -0.5 = 0.70710678
     assert score(T - 1) == 1.0  # 0.9999999989
     assert score(T) is None
+    # a thousand views show one millisecond: 500 * 2 ** (-1 / HL) = 499.99999943
+    many = [entry("v", T - WEEK_MS, *[FactBody("view", category="c")] * 1000)]
+    assert [value("interest", many, t)["c"] for t in (T - 1, T, T + 1)] == [500.000001, 500.0, 499.999999]
     # 2 ** -20 = 0.00000095 rounds to 0.000001; 2 ** -21 = 0.00000048 rounds to nothing and is dropped
     assert score(T - 20 * WEEK_MS) == 0.000001
     assert score(T - 21 * WEEK_MS) is None
