@@ -137,7 +137,9 @@ class SnapshotReader(Protocol):
 class HotReader(Protocol):
     """A hot store that answers with one transaction: ``high`` before the facts, ``low`` after them."""
 
-    def view(self, person: str) -> HotView: ...
+    def view(self, person: str, since: Offsets = EMPTY_OFFSETS) -> HotView:
+        """Entries below ``since`` (the snapshot's cut) may be left out."""
+        ...
 
     def persons(self) -> Iterator[str]: ...
 

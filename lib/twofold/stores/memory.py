@@ -63,7 +63,7 @@ class MemoryHot:
             for position in [p for p in entries if p.offset < self.low[PartitionKey(p.topic_id, p.partition)]]:
                 del entries[position]
 
-    def view(self, person: str) -> HotView:
+    def view(self, person: str, since: Offsets = EMPTY_OFFSETS) -> HotView:  # noqa: ARG002
         high = Offsets(self.high)
         entries = tuple(self._entries.get(person, {}).values())
         low = Offsets(self.low)
