@@ -60,6 +60,9 @@ class FollowerSettings(_Room):
         2_000, ge=0, description="how long a jump waits for speed's replay before the entries are read from `events`"
     )
     heartbeat_ms: int = Field(1_000, ge=10, description="how often the log end is looked up and recorded")
+    housekeeping_ms: int = Field(
+        5_000, ge=100, description="how often the manifest is looked at for trimming and refilling"
+    )
     sync_ms: int = Field(
         1_000, ge=0, description="how often the hot store is flushed to disk; a power loss replays at most this much"
     )
@@ -77,6 +80,8 @@ class BatchSettings(_Room):
 
 
 class ServingSettings(_Room):
+    fresh_max_lag_ms: int = Field(5_000, ge=0, description="a record that may lie further behind the log than this is `stale`")
+    manifest_poll_ms: int = Field(1_000, ge=0, description="how often a long-lived reader looks for a newer snapshot")
     consent_max_lag_ms: int = Field(60_000, ge=0, description="a record older than this is never sendable")
 
 

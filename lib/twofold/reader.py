@@ -1,0 +1,188 @@
+"""The library's edge: opens the stores of a home, reads the clock, and gives personalization records. No Spark, no Kafka."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from twofold.catalogue import CATALOGUE, VERSION
+from twofold.errors import HomeError
+from twofold.features import Catalogue
+from twofold.merge import merge
+from twofold.record import Record, lag_ms, make_record
+from twofold.settings import Settings
+from twofold.stores.archive_entries import archive_entries
+from twofold.stores.archive_log import archive_end
+from twofold.stores.home_log import read_home_log
+from twofold.stores.lmdb_hot import LmdbHotReader
+from twofold.stores.manifest import current
+from twofold.stores.snapshot_file import EmptySnapshot, SnapshotFile, snapshot_path
+from twofold.timeline import DAY_MS, EMPTY_OFFSETS
+from twofold.views import HotView, ManifestRow, SnapshotReader, empty_manifest
+
+
+def _clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What the stores of a home hold: offsets as ``{topic id: {partition: next}}``, times in epoch ms."""
+
+    snapshot: str
+    seq: int
+    as_of: int | None
+    cut: dict[str, dict[str, int]]
+    high: dict[str, dict[str, int]]
+    low: dict[str, dict[str, int]]
+    log_end: dict[str, dict[str, int]]
+    lag_entries: int | None
+    lag_ms: int | None
+    version: str
+
+
+class Reader:
+    """Records of a home. Holds one snapshot at a time; :meth:`refresh` moves to the newest published one.
+
+    Without a hot store (a node that only has the snapshot) records are ``batch_only``. Close it, or use it as a context.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], int] = _clock_ms, catalogue: Catalogue = CATALOGUE) -> None:
+        self._settings, self._clock, self._catalogue = settings, clock, catalogue
+        if not settings.home_path.exists():
+            raise HomeError(f"there is no home at {settings.home_path}: start one with `twofold up --home DIR`")
+        self._snapshot: SnapshotReader = self._open_snapshot()
+        self._polled_ms = clock()
+        self._hot: LmdbHotReader | None = None
+        self._open_hot()
+
+    # --- stores -----------------------------------------------------------------------------------------------------------------
+    def _manifest(self) -> ManifestRow:
+        row = current(self._settings.table("manifest"))
+        return row if row is not None else empty_manifest(read_home_log(self._settings.home_path).log_start, VERSION)
+
+    def _open_snapshot(self) -> SnapshotReader:
+        row = self._manifest()
+        if row.seq == 0:
+            return EmptySnapshot(row)
+        return SnapshotFile(snapshot_path(self._settings.snapshots_path, row.snapshot), row)
+
+    def _open_hot(self) -> None:
+        if self._hot is None and (self._settings.hot_path / "data.mdb").exists():
+            self._hot = LmdbHotReader(self._settings.hot_path, self._settings.hot.map_size_bytes)
+
+    def refresh(self) -> None:
+        """Move to the newest published snapshot, if there is a newer one."""
+        self._polled_ms = self._clock()
+        self._open_hot()
+        row = self._manifest()
+        if row.seq != self._snapshot.row.seq:
+            newer = self._open_snapshot()
+            self._snapshot.close()
+            self._snapshot = newer
+
+    def _poll(self) -> None:
+        if self._clock() - self._polled_ms >= self._settings.serving.manifest_poll_ms:
+            self.refresh()
+
+    @property
+    def snapshot(self) -> ManifestRow:
+        """The manifest row that reads are answered from."""
+        return self._snapshot.row
+
+    # --- reads ------------------------------------------------------------------------------------------------------------------
+    def record(self, person: str, at: int | None = None) -> Record:
+        """The record of a person at ``at`` (epoch ms, default now). An unknown person gets the default record."""
+        self._poll()
+        return self._record(person, at)
+
+    def _record(self, person: str, at: int | None) -> Record:
+        row = self._snapshot.row
+        hot = self._hot.view(person, row.cut) if self._hot is not None else None
+        now_ms = self._clock()
+        t = now_ms if at is None else at
+        merged = merge(self._catalogue, row, self._snapshot.person(person), hot, t, self._settings.batch.late_grace_days)
+        if merged.outcome == "archive":
+            return next(self._from_archive([person], t))
+        high = hot.high if hot is not None and merged.outcome == "ok" else EMPTY_OFFSETS
+        serving = self._settings.serving
+        return make_record(
+            self._catalogue, person, row, merged, hot, t, now_ms, serving.fresh_max_lag_ms, serving.consent_max_lag_ms, high
+        )
+
+    def _from_archive(self, persons: list[str], t: int) -> Iterator[Record]:
+        """Below the snapshot's range: recomputed from the archive at O = its committed end, and marked so."""
+        location = self._settings.table("archive")
+        end = archive_end(location)
+        row = self._snapshot.row
+        start = empty_manifest(read_home_log(self._settings.home_path).log_start, row.version)
+        by_person: dict[str, list[Any]] = {person: [] for person in persons}
+        for entry in archive_entries(location, row.version, persons):
+            if entry.person in by_person and entry.verdict == "ok":
+                by_person[entry.person].append(entry)
+        now_ms = self._clock()
+        serving = self._settings.serving
+        for person, entries in by_person.items():
+            hot = HotView(high=end, low=start.cut, entries=tuple(entries))
+            merged = replace(merge(self._catalogue, start, None, hot, t), outcome="archive")
+            yield make_record(
+                self._catalogue, person, start, merged, None, t, now_ms, serving.fresh_max_lag_ms, serving.consent_max_lag_ms, end
+            )
+
+    def records(self, persons: Iterable[str] | None = None, at: int | None = None) -> Iterator[Record]:
+        """Records of many persons at one instant (default now) from one snapshot; ``None``: everyone with an ok entry."""
+        self._poll()
+        t = self._clock() if at is None else at
+        row = self._snapshot.row
+        chosen = self.persons() if persons is None else persons
+        if row.as_of_ms is not None and t < row.as_of_ms - self._settings.batch.late_grace_days * DAY_MS:
+            yield from self._from_archive(list(chosen), t)
+            return
+        for person in chosen:
+            yield self._record(person, t)
+
+    def persons(self) -> Iterator[str]:
+        """Every person with an ok entry, ascending, once each."""
+        snapshot = self._snapshot.persons()
+        hot = self._hot.persons() if self._hot is not None else iter(())
+        seen = set(snapshot)
+        seen.update(hot)
+        return iter(sorted(seen))
+
+    def status(self) -> Status:
+        """Vectors, snapshot and lag as they are now."""
+        self.refresh()
+        row = self._snapshot.row
+        hot = self._hot.vectors() if self._hot is not None else None
+        high = hot.high if hot is not None else EMPTY_OFFSETS
+        log_end = hot.heartbeat.log_end if hot is not None and hot.heartbeat is not None else None
+        return Status(
+            snapshot=row.snapshot,
+            seq=row.seq,
+            as_of=row.as_of_ms,
+            cut=row.cut.to_json(),
+            high=high.to_json(),
+            low=hot.low.to_json() if hot is not None else {},
+            log_end=log_end.to_json() if log_end is not None else {},
+            lag_entries=None if log_end is None else log_end.entries_since(row.cut.join(high)),
+            lag_ms=lag_ms(row, hot, self._clock()),
+            version=row.version,
+        )
+
+    def close(self) -> None:
+        self._snapshot.close()
+        if self._hot is not None:
+            self._hot.close()
+            self._hot = None
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_exc: Any) -> None:
+        self.close()
+
+
+__all__ = ["Reader", "Status"]

@@ -1,0 +1,61 @@
+"""Entries of the archive by person, without Spark: what a read below the snapshot's range is answered from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
+
+from twofold.events import ADMISSION_VERSION, Entry, FactBody, make_entry
+from twofold.timeline import Position
+
+_COLUMNS = [
+    "value",
+    "verdict",
+    "person",
+    "event_id",
+    "at_ms",
+    "channel",
+    "device",
+    "facts",
+    "admission_version",
+    "topic_id",
+    "partition",
+    "offset",
+    "broker_ms",
+]
+
+
+def archive_entries(
+    location: str, version: str, persons: Collection[str] | None = None, table_version: int | None = None
+) -> Iterator[Entry]:
+    """Every entry of the archive (rejected ones too, unless ``persons`` are given), stamped ``version``.
+
+    Rows of another admission version are admitted again from their raw bytes.
+    """
+    table = DeltaTable(location, version=table_version)
+    wanted = (
+        None if persons is None else (ds.field("person").isin(list(persons)) | (ds.field("admission_version") != ADMISSION_VERSION))
+    )
+    for batch in table.to_pyarrow_dataset().to_batches(columns=_COLUMNS, filter=wanted):
+        for row in batch.to_pylist():
+            position = Position(row["topic_id"], row["partition"], row["offset"])
+            if row["admission_version"] != ADMISSION_VERSION:
+                entry = make_entry(version, position, row["broker_ms"], row["value"])
+                if persons is None or entry.person in persons:
+                    yield entry
+                continue
+            facts = tuple(FactBody(**fact) for fact in row["facts"] or ())
+            yield Entry(
+                version,
+                *position,
+                row["broker_ms"],
+                row["verdict"],
+                row["person"],
+                row["event_id"],
+                row["at_ms"],
+                row["channel"],
+                row["device"],
+                facts,
+            )
