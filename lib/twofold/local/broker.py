@@ -1,0 +1,170 @@
+"""The real broker on this machine: KRaft, one process, loopback only, its log in the home."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from pathlib import Path
+
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from twofold.errors import PartError
+from twofold.settings import Settings
+
+_HEAP = "512m"
+_LOG4J = """<Configuration status="WARN"><Appenders><Console name="c"><PatternLayout pattern="%d %p %c{1} %m%n"/></Console></Appenders>
+<Loggers><Root level="WARN"><AppenderRef ref="c"/></Root></Loggers></Configuration>
+"""
+
+
+def free_port(wanted: int | None = None) -> int:
+    """A free loopback port; ``wanted`` when it is still free."""
+    for port in (wanted, 0):
+        if port is None:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise PartError("no free port on the loopback interface")
+
+
+def _properties(folder: Path, port: int, controller_port: int) -> str:
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller_port}",
+        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "log.dirs": folder / "data",
+        "auto.create.topics.enable": "false",
+        "offsets.topic.replication.factor": 1,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        "group.initial.rebalance.delay.ms": 0,
+        "message.max.bytes": 8 * 1024 * 1024,
+        "replica.fetch.max.bytes": 8 * 1024 * 1024,
+        "log.segment.bytes": 256 * 1024 * 1024,
+    }
+    return "".join(f"{key}={value}\n" for key, value in settings.items())
+
+
+def _java() -> str:
+    home = os.environ.get("JAVA_HOME")
+    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    if java is None:
+        raise PartError("java is missing: install Java 17 (Debian: openjdk-17-jre-headless)")
+    return java
+
+
+class Broker:
+    """The broker of one home. ``start`` returns its process; the home's ``broker.json`` records its address."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.folder = settings.home_path / "kafka"
+        self.log_file = settings.home_path / "logs" / "broker.log"
+        self.record = settings.home_path / "broker.json"
+
+    def _class_path(self) -> str:
+        jars = Path(self._settings.spark.broker_jars).absolute()
+        if not any(jars.glob("kafka_*.jar")):
+            raise PartError(f"the broker's jars are not in {self._settings.spark.broker_jars}: run `make setup`")
+        return f"{jars}/*"
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the process (format its storage the first time). Raises :class:`PartError`."""
+        class_path = self._class_path()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        known = json.loads(self.record.read_text(encoding="utf-8")) if self.record.exists() else {}
+        port, controller = free_port(known.get("port")), free_port(known.get("controller_port"))
+        properties, log4j = self.folder / "server.properties", self.folder / "log4j2.xml"
+        properties.write_text(_properties(self.folder, port, controller), encoding="utf-8")
+        log4j.write_text(_LOG4J, encoding="utf-8")
+        java = [_java(), f"-Xmx{_HEAP}", f"-Dlog4j2.configurationFile={log4j}", "-cp", class_path]
+        if not (self.folder / "data" / "meta.properties").exists():
+            cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            command = [*java, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(properties)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise PartError(
+                    f"the broker's storage cannot be formatted: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
+                )
+        with self.log_file.open("ab") as log:
+            process = subprocess.Popen(
+                [*java, "kafka.Kafka", str(properties)], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        partial = self.record.with_suffix(".partial")
+        partial.write_text(
+            json.dumps({"bootstrap_servers": f"127.0.0.1:{port}", "port": port, "controller_port": controller, "pid": process.pid}),
+            encoding="utf-8",
+        )
+        partial.replace(self.record)
+        return process
+
+    def answers(self) -> bool:
+        """True when an admin call succeeds."""
+        servers = json.loads(self.record.read_text(encoding="utf-8"))["bootstrap_servers"]
+        try:
+            client = KafkaAdminClient(bootstrap_servers=servers, bootstrap_timeout_ms=1_500, request_timeout_ms=3_000)
+        except (KafkaError, OSError):
+            return False
+        try:
+            client.list_topics()
+        except (KafkaError, OSError):
+            return False
+        finally:
+            client.close()
+        return True
+
+    def wait_ready(self, process: subprocess.Popen[bytes], timeout_s: float) -> None:
+        """Wait until the broker answers. Raises :class:`PartError` with the log's last line when it dies or takes too long."""
+        wait_until(self.answers, lambda: process.poll() is None, timeout_s, "broker", self.log_file)
+
+    @staticmethod
+    def stop(process: subprocess.Popen[bytes], timeout_s: float = 20) -> None:
+        """Stop the process: SIGTERM, then SIGKILL."""
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def last_line(log_file: Path) -> str:
+    """The last non-empty line of a log, for an error message."""
+    try:
+        lines = [line for line in log_file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    except FileNotFoundError:
+        return ""
+    return lines[-1][:300] if lines else ""
+
+
+def wait_until(ready: Callable[[], bool], alive: Callable[[], bool], timeout_s: float, part: str, log_file: Path) -> None:
+    """Poll a condition while a process lives. Raises :class:`PartError` naming the part and its log."""
+    deadline = time.monotonic() + timeout_s
+    while not ready():
+        if not alive():
+            raise PartError(f"{part} died while starting: {last_line(log_file)} (log: {log_file})")
+        if time.monotonic() > deadline:
+            raise PartError(f"{part} was not ready after {timeout_s:g} s: {last_line(log_file)} (log: {log_file})")
+        time.sleep(0.1)
