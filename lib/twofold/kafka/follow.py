@@ -36,6 +36,8 @@ class _Following:
     #: position in `facts` of the earliest message that is still held: a restart must read it again
     held_from: int | None = None
     hole_since: float | None = None
+    #: (high, since when) while the log end is above high and nothing arrives
+    trailing: tuple[int, float] | None = None
 
 
 def _no_report(_what: str, _details: dict[str, Any]) -> None:
@@ -217,6 +219,14 @@ class Follower:
         self._hot.commit(writes)
         self._report("healed", {"partition": state.partition, "from": hole.start, "to": hole.stop, "entries": len(entries)})
 
+    def _events_consumer(self) -> KafkaConsumer:
+        return KafkaConsumer(
+            bootstrap_servers=self._servers,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+        )
+
     def _read_events(self, partition: int, start: int, stop: int) -> tuple[int, list[Entry]]:
         """(first position that `events` still holds at or after ``start``, admitted entries of ``[start, stop)``)."""
         tp = TopicPartition(self._settings.kafka.events_topic, partition)
@@ -251,8 +261,39 @@ class Follower:
         partitions = sorted(self._consumer.partitions_for_topic(events) or ())
         ends = self._consumer.end_offsets([TopicPartition(events, p) for p in partitions])
         log_end = Offsets({PartitionKey(self._topic_id, tp.partition): end for tp, end in ends.items()})
+        for tp, end in ends.items():
+            if tp.partition in self._following:
+                self._skip_trailing_hole(self._following[tp.partition], end)
         self._hot.beat(asked_ms, log_end)
         self._hot.commit(())
+
+    def _skip_trailing_hole(self, following: _Following, end: int) -> None:
+        """A log may end in positions that hold no entry (a transaction's marker): nothing later will ever show that jump."""
+        seen, now = following.seen, time.monotonic()
+        if seen.held or seen.high >= end:
+            following.trailing = None
+            return
+        if following.trailing is None or following.trailing[0] != seen.high:
+            following.trailing = (seen.high, now)
+        elif now - following.trailing[1] >= self._settings.follower.heal_after_ms / 1000:
+            following.trailing = (seen.high, now)
+            if self._first_entry(following.state.partition, seen.high, end) is None:
+                seen.skip_to(end)
+                self._advance(following)
+
+    def _first_entry(self, partition: int, start: int, end: int) -> int | None:
+        """Position of the first entry of `events` in ``[start, end)``, or ``None``."""
+        tp = TopicPartition(self._settings.kafka.events_topic, partition)
+        consumer = self._events_consumer()
+        try:
+            consumer.assign([tp])
+            consumer.seek(tp, start)
+            while consumer.position(tp) < end:
+                for record in consumer.poll(timeout_ms=500, max_records=1).get(tp, ()):
+                    return int(record.offset) if record.offset < end else None
+            return None
+        finally:
+            consumer.close()
 
     def keep_house(self) -> None:
         """Trim below the lowest readable cut; admit again what a new definition needs."""

@@ -55,7 +55,7 @@ def make_producer(settings: Settings, linger_ms: int = 5) -> KafkaProducer:
 def send(
     settings: Settings, lines: Iterable[bytes], rate: float | None = None, progress: Callable[[int], None] | None = None
 ) -> SendReport:
-    """Send every non-empty line to the log and wait for every acknowledgement. ``rate`` in lines a second; None: as fast as may be."""
+    """Send every non-empty line and wait for every acknowledgement. ``rate`` in lines a second; None: as fast as may be."""
     producer = make_producer(settings)
     topic = settings.kafka.events_topic
     report = SendReport()

@@ -106,5 +106,7 @@ def log_offsets(settings: Settings, topic: Topic | None = None) -> tuple[Offsets
         starts, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
     finally:
         consumer.close()
-    vector = lambda offsets: Offsets({PartitionKey(topic.topic_id, tp.partition): at for tp, at in offsets.items()})  # noqa: E731
-    return vector(starts), vector(ends)
+    start, end = (
+        Offsets({PartitionKey(topic.topic_id, tp.partition): at for tp, at in offsets.items()}) for offsets in (starts, ends)
+    )
+    return start, end

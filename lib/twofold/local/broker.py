@@ -18,10 +18,12 @@ from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
 from twofold.errors import PartError
+from twofold.local.project import ROOT
 from twofold.settings import Settings
 
 _HEAP = "512m"
-_LOG4J = """<Configuration status="WARN"><Appenders><Console name="c"><PatternLayout pattern="%d %p %c{1} %m%n"/></Console></Appenders>
+_LOG4J = """<Configuration status="WARN">
+<Appenders><Console name="c"><PatternLayout pattern="%d %p %c{1} %m%n"/></Console></Appenders>
 <Loggers><Root level="WARN"><AppenderRef ref="c"/></Root></Loggers></Configuration>
 """
 
@@ -83,7 +85,7 @@ class Broker:
         self.record = settings.home_path / "broker.json"
 
     def _class_path(self) -> str:
-        jars = Path(self._settings.spark.broker_jars).absolute()
+        jars = ROOT / self._settings.spark.broker_jars
         if not any(jars.glob("kafka_*.jar")):
             raise PartError(f"the broker's jars are not in {self._settings.spark.broker_jars}: run `make setup`")
         return f"{jars}/*"

@@ -1,0 +1,345 @@
+"""The local system: broker, topics, speed, archive, follower as child processes of one supervisor.
+
+Each part is ready by a condition (an answer, a file it writes once its work runs), never after a pause. A home has one
+supervisor: a file lock that dies with its process. What runs is recorded in the home's ``up.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from twofold.errors import HomeError, PartError
+from twofold.kafka.home import ensure_home
+from twofold.kafka.topics import create_topics
+from twofold.local.broker import Broker, last_line, wait_until
+from twofold.local.project import ROOT, child_environment, spark_submit
+from twofold.local.ready import read_ready, ready_file
+from twofold.settings import Settings
+
+#: In the order in which they start; they stop in the reverse order.
+PARTS = ("broker", "speed", "archive", "follower")
+_SPARK_JOBS = ("speed", "archive")
+_STOP_TIMEOUT_S = 30
+#: Deaths of one part within this time after which `up` gives up on it.
+_RESTARTS, _RESTARTS_WITHIN_S = 5, 300
+
+Report = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass
+class _Child:
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    started_ms: int
+
+
+def _up_file(settings: Settings) -> Path:
+    return settings.home_path / "up.json"
+
+
+def read_up(settings: Settings) -> dict[str, Any] | None:
+    """What ``up`` recorded, or ``None`` when nothing runs on this home."""
+    try:
+        return dict(json.loads(_up_file(settings).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
+def _alive(pid: int, created: float | None) -> bool:
+    """The very process: a pid that another process took over is dead."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and (created is None or abs(process.create_time() - created) < 1)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def status_parts(settings: Settings) -> dict[str, dict[str, Any]]:
+    """``{part: {"alive", "pid", "log", "started_ms"}}`` of what ``up`` started on this home."""
+    up = read_up(settings) or {"parts": {}}
+    return {name: {"alive": _alive(part["pid"], part.get("created")), **part} for name, part in up["parts"].items()}
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    # A part is a whole group: spark-submit starts a JVM, which starts Python.
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _group_alive(pid: int) -> bool:
+    for process in psutil.process_iter(["pid", "status"]):
+        try:
+            if os.getpgid(process.pid) == pid and process.info["status"] != psutil.STATUS_ZOMBIE:
+                return True
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return False
+
+
+def kill_part(settings: Settings, name: str, number: signal.Signals = signal.SIGKILL) -> int:
+    """Send a signal to a running part's whole process group; returns its pid. Raises :class:`PartError` when it does not run."""
+    part = status_parts(settings).get(name)
+    if part is None or not part["alive"]:
+        raise PartError(f"{name} does not run on {settings.home_path}: `twofold status` shows what does")
+    _signal_group(part["pid"], number)
+    return int(part["pid"])
+
+
+class Supervisor:
+    """Starts, watches, restarts and stops the parts of one home."""
+
+    def __init__(self, settings: Settings, report: Report, without: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
+        unknown = [name for name in without if name not in PARTS[1:]]
+        if unknown:
+            raise PartError(f"there is no part {unknown[0]!r} to leave out: {', '.join(PARTS[1:])}")
+        self._settings, self._report, self._without, self._arguments = settings, report, without, list(arguments)
+        self._children: dict[str, _Child] = {}
+        self._deaths: dict[str, list[float]] = {}
+        self._lock = FileLock(settings.home_path / "up.lock")
+        self._state = "starting"
+        self._stopping = False
+
+    # --- one part ---------------------------------------------------------------------------------------------------------------
+    def _start(self, name: str) -> None:
+        settings = self._settings
+        log = settings.home_path / "logs" / f"{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        ready_file(settings.home_path, name).unlink(missing_ok=True)
+        started_ms = time.time_ns() // 1_000_000
+        if name == "broker":
+            broker = Broker(settings)
+            process = broker.start()
+            ready: Callable[[], bool] = broker.answers
+        else:
+            home = ["--home", str(settings.home_path), *self._arguments]
+            command = spark_submit(name, *home) if name in _SPARK_JOBS else [sys.executable, "-m", "twofold.cli", "follow", *home]
+            with log.open("ab") as out:
+                process = subprocess.Popen(
+                    command,
+                    stdout=out,
+                    stderr=out,
+                    stdin=subprocess.DEVNULL,
+                    cwd=ROOT,
+                    env=child_environment(),
+                    start_new_session=True,
+                )
+            ready = lambda: read_ready(settings.home_path, name) is not None  # noqa: E731
+        self._children[name] = _Child(name, process, log, started_ms)
+        self._record()
+        alive = lambda: process.poll() is None and not self._stopping  # noqa: E731
+        wait_until(ready, alive, settings.local.ready_timeout_s, name, log)
+        if name == "broker":
+            create_topics(settings)
+            ensure_home(settings)
+        self._report(
+            "ready", {"part": name, "pid": process.pid, "log": str(log), "after_ms": time.time_ns() // 1_000_000 - started_ms}
+        )
+
+    def _record(self) -> None:
+        parts = {
+            name: {
+                "pid": child.process.pid,
+                "created": self._created(child.process.pid),
+                "log": str(child.log),
+                "started_ms": child.started_ms,
+            }
+            for name, child in self._children.items()
+        }
+        data = {"supervisor": os.getpid(), "created": self._created(os.getpid()), "state": self._state, "parts": parts}
+        partial = _up_file(self._settings).with_suffix(".partial")
+        partial.write_text(json.dumps(data), encoding="utf-8")
+        partial.replace(_up_file(self._settings))
+
+    @staticmethod
+    def _created(pid: int) -> float | None:
+        try:
+            return float(psutil.Process(pid).create_time())
+        except psutil.NoSuchProcess:
+            return None
+
+    # --- the whole --------------------------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Start every part, each once the one before is ready. Raises :class:`HomeError`, :class:`PartError`; then nothing runs."""
+        self._settings.home_path.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as error:
+            raise HomeError(
+                f"`up` already runs on {self._settings.home_path}: stop it with `twofold down`, or use another home"
+            ) from error
+        try:
+            self._stop_leftovers()
+            for name in PARTS:
+                if name not in self._without:
+                    self._start(name)
+            self._state = "ready"
+            self._record()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _stop_leftovers(self) -> None:
+        """Parts of a supervisor that was killed still run: they would be second writers."""
+        for name, part in reversed(status_parts(self._settings).items()):
+            if part["alive"]:
+                self._report("leftover", {"part": name, "pid": part["pid"]})
+                _stop_group(part["pid"], _STOP_TIMEOUT_S)
+
+    def watch(self, stopped: Callable[[], bool]) -> None:
+        """Restart what dies (or raise :class:`PartError`, by the setting ``local.restart``) until ``stopped()``."""
+        while not stopped():
+            for name, child in list(self._children.items()):
+                code = child.process.poll()
+                if code is None or stopped():
+                    continue
+                details = {"part": name, "exit_code": code, "log": str(child.log), "last_line": last_line(child.log)}
+                self._report("died", details)
+                # Its group may have survivors (a JVM without its Python).
+                _stop_group(child.process.pid, _STOP_TIMEOUT_S)
+                now = time.monotonic()
+                deaths = [at for at in self._deaths.get(name, ()) if now - at < _RESTARTS_WITHIN_S] + [now]
+                self._deaths[name] = deaths
+                if self._settings.local.restart == "exit" or len(deaths) > _RESTARTS:
+                    raise PartError(f"{name} died (exit {code}): {details['last_line']} (log: {child.log})")
+                self._restart(name)
+            time.sleep(0.2)
+
+    def _restart(self, name: str) -> None:
+        try:
+            self._start(name)
+        except PartError as error:
+            # Counted as a death at the next look: the part's process is down or is stopped here.
+            self._report("not_ready", {"part": name, "error": str(error)})
+            child = self._children.get(name)
+            if child is not None:
+                _stop_group(child.process.pid, _STOP_TIMEOUT_S)
+
+    def ask_stop(self) -> None:
+        """Let a wait for readiness end."""
+        self._stopping = True
+
+    def stop(self) -> None:
+        """Stop every part in reverse order."""
+        self._stopping, self._state = True, "stopping"
+        for name in reversed(PARTS):
+            child = self._children.pop(name, None)
+            if child is not None:
+                _stop_group(child.process.pid, _STOP_TIMEOUT_S)
+                child.process.wait()
+                self._report("stopped", {"part": name})
+        _up_file(self._settings).unlink(missing_ok=True)
+        self._lock.release()
+
+
+def _stop_group(pid: int, timeout_s: float) -> None:
+    """SIGTERM to a process group, SIGKILL to what is left of it after ``timeout_s``."""
+    _signal_group(pid, signal.SIGTERM)
+    deadline = time.monotonic() + timeout_s
+    while _group_alive(pid):
+        if time.monotonic() > deadline:
+            _signal_group(pid, signal.SIGKILL)
+            return
+        time.sleep(0.05)
+
+
+def up(settings: Settings, report: Report, without: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
+    """Run the local system in this process until SIGINT or SIGTERM. ``arguments`` are passed on to every part."""
+    supervisor = Supervisor(settings, report, without, arguments)
+    stopping = False
+
+    def on_signal(_number: int, _frame: Any) -> None:
+        nonlocal stopping
+        stopping = True
+        supervisor.ask_stop()
+
+    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        try:
+            supervisor.start()
+        except PartError:
+            if stopping:
+                return
+            raise
+        report("up", {"home": str(settings.home_path)})
+        try:
+            supervisor.watch(lambda: stopping)
+        finally:
+            supervisor.stop()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def up_detached(settings: Settings, report: Report, without: Sequence[str] = (), arguments: Sequence[str] = ()) -> int:
+    """Start the supervisor as a process of its own and return its pid once every part is ready. Raises :class:`PartError`."""
+    settings.home_path.mkdir(parents=True, exist_ok=True)
+    running = read_up(settings)
+    if running is not None and _alive(running["supervisor"], running.get("created")):
+        raise HomeError(f"`up` already runs on {settings.home_path}: stop it with `twofold down`, or use another home")
+    log = settings.home_path / "logs" / "up.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "twofold.cli", "up", "--home", str(settings.home_path), "--json", *arguments]
+    for name in without:
+        command += ["--without", name]
+    start = log.stat().st_size if log.exists() else 0
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=child_environment(), start_new_session=True
+        )
+    told = 0
+
+    def tell() -> bool:
+        nonlocal told
+        with log.open("rb") as lines:
+            lines.seek(start)
+            seen = lines.read().split(b"\n")[:-1]
+        for line in seen[told:]:
+            if line.startswith(b"{"):
+                event = json.loads(line)
+                report(str(event.pop("event", "")), event)
+        told = len(seen)
+        now = read_up(settings)
+        return now is not None and now["supervisor"] == process.pid and now["state"] == "ready"
+
+    wait_until(tell, lambda: process.poll() is None, settings.local.ready_timeout_s * len(PARTS), "up", log)
+    tell()
+    return process.pid
+
+
+def down(settings: Settings, report: Report) -> bool:
+    """Stop what runs on this home; ``False`` when nothing did."""
+    running = read_up(settings)
+    if running is None:
+        return False
+    supervisor = running["supervisor"]
+    if _alive(supervisor, running.get("created")):
+        os.kill(supervisor, signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_TIMEOUT_S * len(PARTS)
+        while _alive(supervisor, running.get("created")):
+            if time.monotonic() > deadline:
+                raise PartError(f"the supervisor {supervisor} does not stop: look at {settings.home_path / 'logs' / 'up.log'}")
+            time.sleep(0.1)
+        report("stopped", {"part": "supervisor", "pid": supervisor})
+        return True
+    # The supervisor was killed: its parts are stopped here.
+    for name, part in reversed(status_parts(settings).items()):
+        if part["alive"]:
+            _stop_group(part["pid"], _STOP_TIMEOUT_S)
+            report("stopped", {"part": name, "pid": part["pid"]})
+    _up_file(settings).unlink(missing_ok=True)
+    return True

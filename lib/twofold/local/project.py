@@ -1,0 +1,35 @@
+"""Where the checkout is: jobs, configuration and jars are found from the package, whatever folder a command is called in."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from twofold.errors import PartError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def spark_submit(job: str, *arguments: str) -> list[str]:
+    """The README's line: ``spark-submit --properties-file conf/spark/X.conf jobs/X.py …``, to be run in ``ROOT``."""
+    beside = Path(sys.executable).with_name("spark-submit")
+    if not beside.exists():
+        spec = importlib.util.find_spec("pyspark")
+        places = list(spec.submodule_search_locations or ()) if spec is not None else []
+        if not places:
+            raise PartError("pyspark is missing: run `make setup`")
+        beside = Path(places[0]) / "bin" / "spark-submit"
+    return [str(beside), "--properties-file", f"conf/spark/{job}.conf", f"jobs/{job}.py", *arguments]
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of a Spark child: this interpreter, loopback only."""
+    return {
+        **os.environ,
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "PYTHONUNBUFFERED": "1",
+    }
