@@ -508,7 +508,8 @@ def decay_tables(half_life_ms: int) -> tuple[list[float], list[float], list[floa
         context.prec = 40
         log2 = Decimal(2).ln()
         a, b, c = (
-            [float((log2 * place * step / half_life_ms).exp()) for place in range(DECAY_BASE)]
+            # Places past the half-life are never read; for a short one they would overflow.
+            [float((log2 * min(place * step, half_life_ms) / half_life_ms).exp()) for place in range(DECAY_BASE)]
             for step in (DECAY_BASE**2, DECAY_BASE, 1)
         )
         return a, b, c
@@ -533,7 +534,7 @@ def half_up(score: float, digits: int) -> float:
     scaled: float = score * 10**digits
     fraction = scaled % 1.0
     if abs(fraction - 0.5) > 1e-4 and scaled < 1e9:
-        return float(int(scaled + 0.5)) / 10**digits
+        return int(scaled + 0.5) / float(10**digits)
     return float(Decimal(score).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP))
 
 

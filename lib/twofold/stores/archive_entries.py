@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
@@ -59,3 +60,16 @@ def archive_entries(
                 row["device"],
                 facts,
             )
+
+
+def newest_rejection(location: str) -> dict[str, Any] | None:
+    """Position, reason and broker time of the last rejected entry, or ``None``. Reads no bytes of any entry."""
+    if not DeltaTable.is_deltatable(location):
+        return None
+    columns = ["verdict", "partition", "offset", "broker_ms"]
+    newest: dict[str, Any] | None = None
+    for batch in DeltaTable(location).to_pyarrow_dataset().to_batches(columns=columns, filter=ds.field("verdict") != "ok"):
+        for row in batch.to_pylist():
+            if newest is None or (row["broker_ms"], row["offset"]) > (newest["broker_ms"], newest["offset"]):
+                newest = {"reason": row.pop("verdict"), **row}
+    return newest

@@ -110,9 +110,9 @@ def pack_batch(batch: Any) -> Iterator[tuple[str, bytes]]:
 
     entries8 = [hashes[by_hash], _ints(entry["broker_ms"])[by_hash], _ints(entry["offset"])[by_hash]]
     facts8 = [at_of_fact[by_kind], _ints(fact["amount_minor"], NULL_AMOUNT)[by_kind]]
-    entries4 = [local["event"], _ints(entry["topic"]), _ints(entry["partition"]), local["channel"], local["device"]]
+    entries_in_order = [local["event"], _ints(entry["topic"]), _ints(entry["partition"]), local["channel"], local["device"]]
     quantity = _ints(fact["quantity"], NULL_QUANTITY)
-    in_order = (
+    facts_in_order = (
         place[entry_of_fact] if n_facts else ordinal,
         ordinal,
         *(local[c] for c in TEXT_COLUMNS[:4]),
@@ -120,8 +120,8 @@ def pack_batch(batch: Any) -> Iterator[tuple[str, bytes]]:
         local["key"],
         local["value"],
     )
-    entries4 = [column[by_hash].astype(np.int32) for column in entries4]
-    facts4 = [column[by_kind].astype(np.int32) for column in in_order]
+    entries4 = [column[by_hash].astype(np.int32) for column in entries_in_order]
+    facts4 = [column[by_kind].astype(np.int32) for column in facts_in_order]
 
     names = dictionary.texts.take(pa.array(name_codes))
     name_offsets = np.frombuffer(names.buffers()[1], dtype=np.int64, count=len(names) + 1) if len(names) else np.zeros(1, np.int64)
