@@ -1,0 +1,59 @@
+# Twofold. `make demo` runs the main job, `make test` the tests; each sets up what it needs.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+HOME_DIR ?= .twofold-demo
+DATA ?= shop
+FROM ?=
+READS ?= 1000000
+SEED ?= 1
+
+.PHONY: help setup demo test quick lint sim bench clean
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup: $(VENV)/.done build/jars/.done  ## virtual environment and jars, nothing else
+
+.PHONY: tools
+tools:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 (Debian: python3.11 python3.11-venv), or set PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11: set PYTHON=..."; exit 1; }
+	@command -v java >/dev/null || { echo "java is missing: install Java 17 (Debian: openjdk-17-jre-headless)"; exit 1; }
+	@java -version 2>&1 | head -n 1 | grep -q '"17' || { echo "java is not Java 17 (Debian: openjdk-17-jre-headless): $$(java -version 2>&1 | head -n 1)"; exit 1; }
+	@command -v mvn >/dev/null || { echo "mvn is missing: install Maven (Debian: maven)"; exit 1; }
+
+$(VENV)/.done: requirements.lock pyproject.toml | tools
+	@echo "setup: Python packages (requirements.lock, hashed)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+build/jars/.done: pom.xml | tools
+	@echo "setup: jars (pom.xml)"
+	@rm -rf build/jars
+	@mvn --quiet --batch-mode process-resources
+	@touch $@
+
+demo: setup  ## the main job: feed, nightly batch in the middle, records before and after a live event, comparison
+	@$(BIN)/twofold demo --home $(HOME_DIR) --data $(DATA) $(if $(FROM),--from $(FROM))
+
+test: setup lint  ## every test
+	@$(BIN)/python -m pytest
+
+quick: setup  ## tests without Spark and without a broker, under a minute
+	@$(BIN)/python -m pytest -m "not spark and not e2e and not slow"
+
+lint: setup  ## ruff and mypy
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy --no-error-summary
+
+sim: setup  ## the simulator's long form: make sim READS=1000000 SEED=1
+	@$(BIN)/python -m twofold.testing.simulate --reads $(READS) --seed $(SEED) --processes 2
+
+bench: setup  ## figures for docs/results.md; about half an hour
+	@$(BIN)/python -m tests.bench.run
+
+clean:  ## remove what setup and the demo made
+	@rm -rf $(VENV) build .twofold .twofold-demo
