@@ -25,6 +25,7 @@ MAX_FACTS = 1_000
 MAX_FACT_TEXT_BYTES = 512 * 1024
 MAX_DEPTH = 100
 MAX_NUMBER_CHARS = 1_000
+#: in UTF-16 units
 MAX_NAME_CHARS = 50_000
 MAX_ID_CHARS = 100
 MAX_FUTURE_MS = 5 * MINUTE_MS
@@ -227,9 +228,14 @@ def _number(literal: str) -> _Number:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
-    if len(out) != len(pairs) or any(len(name) > MAX_NAME_CHARS for name in out):
+    if len(out) != len(pairs) or any(_is_long_name(name) for name in out):
         raise _Malformed
     return out
+
+
+def _is_long_name(name: str) -> bool:
+    # Counted in UTF-16 units, as Spark's parser does: a character beyond the basic plane is two.
+    return len(name) * 2 > MAX_NAME_CHARS and len(name.encode("utf-16-le", "surrogatepass")) > 2 * MAX_NAME_CHARS
 
 
 def _constant(_name: str) -> Any:
