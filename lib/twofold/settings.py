@@ -32,6 +32,11 @@ class KafkaSettings(_Room):
         ge=1_100_000,
         description="largest record a topic takes; above the oversize limit so that admission sees it",
     )
+    facts_max_message_bytes: int = Field(
+        8 * 1024 * 1024,
+        ge=4_000_000,
+        description="largest message of `facts`: 512 KiB of control characters are six times that in JSON",
+    )
     events_retention_ms: int = Field(-1, description="how long `events` keeps entries; -1: for ever (a laptop's log is small)")
     facts_retention_ms: int = Field(3 * 86_400_000, ge=60_000, description="how long `facts` keeps messages: three batch intervals")
 
@@ -60,9 +65,7 @@ class FollowerSettings(_Room):
         2_000, ge=0, description="how long a jump waits for speed's replay before the entries are read from `events`"
     )
     heartbeat_ms: int = Field(1_000, ge=10, description="how often the log end is looked up and recorded")
-    housekeeping_ms: int = Field(
-        5_000, ge=100, description="how often the manifest is looked at for trimming and refilling"
-    )
+    housekeeping_ms: int = Field(5_000, ge=100, description="how often the manifest is looked at for trimming and refilling")
     sync_ms: int = Field(
         1_000, ge=0, description="how often the hot store is flushed to disk; a power loss replays at most this much"
     )

@@ -46,9 +46,18 @@ def create_topics(settings: Settings) -> None:
         "unclean.leader.election.enable": "false",
     }
     wanted = {
-        kafka.facts_topic: {**common, "retention.ms": str(kafka.facts_retention_ms)},
+        kafka.facts_topic: {
+            **common,
+            "retention.ms": str(kafka.facts_retention_ms),
+            "max.message.bytes": str(kafka.facts_max_message_bytes),
+        },
         # Broker time is then monotone in a partition and cannot be forged by a producer.
-        kafka.events_topic: {**common, "retention.ms": str(kafka.events_retention_ms), "message.timestamp.type": "LogAppendTime"},
+        kafka.events_topic: {
+            **common,
+            "retention.ms": str(kafka.events_retention_ms),
+            "max.message.bytes": str(kafka.max_message_bytes),
+            "message.timestamp.type": "LogAppendTime",
+        },
     }
     with admin(settings) as client:
         for name, configs in wanted.items():

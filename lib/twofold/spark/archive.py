@@ -1,0 +1,137 @@
+"""The archive stream: topic `events` -> Delta `archive`, every entry once, with the offsets of each commit in that commit.
+
+Exactly once: a batch is written under (application id, batch id), which Delta refuses to write twice. The application id holds
+the checkpoint's generation, because under an old id the batches of a fresh checkpoint would be dropped without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from twofold.errors import ArchiveError
+from twofold.events import ADMISSION_VERSION
+from twofold.kafka.address import broker_address
+from twofold.kafka.home import ensure_home
+from twofold.settings import Settings
+from twofold.spark.admission import admit
+from twofold.spark.tables import ARCHIVE_COLUMNS, create_archive
+from twofold.stores.archive_log import archive_end
+from twofold.timeline import Offsets, PartitionKey
+
+#: Below this many entries a commit is one file: a table of many small files is slow to read.
+_ONE_FILE_ENTRIES = 20_000
+_GENERATION_FILE = "twofold-generation.json"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One life of a checkpoint: its id, and the offsets at which its first batch began."""
+
+    id: str
+    start: Offsets
+
+    @property
+    def app(self) -> str:
+        return f"archive-{self.id}"
+
+
+def open_generation(checkpoint: Path, table: str, log_start: Offsets) -> Generation:
+    """The checkpoint's generation; a new checkpoint begins at the last committed end, or at the log start."""
+    file = checkpoint / _GENERATION_FILE
+    if file.exists():
+        data = json.loads(file.read_text(encoding="utf-8"))
+        return Generation(data["generation"], Offsets.from_json(data["start"]))
+    if (checkpoint / "offsets").exists() and any((checkpoint / "offsets").iterdir()):
+        raise ArchiveError(
+            f"the checkpoint {checkpoint} has lost its {_GENERATION_FILE}: remove the folder, the stream resumes from the table"
+        )
+    generation = Generation(uuid.uuid4().hex, log_start.join(archive_end(table)))
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps({"generation": generation.id, "start": generation.start.to_json()}), encoding="utf-8")
+    partial.replace(file)
+    return generation
+
+
+def planned_offsets(checkpoint: Path, batch_id: int, topic: str, topic_id: str) -> Offsets | None:
+    """End offsets that the checkpoint's log planned for a batch, or ``None`` when it holds no such batch."""
+    file = checkpoint / "offsets" / str(batch_id)
+    if not file.exists():
+        return None
+    # Format: a version line, a metadata line, then one line of offsets a source.
+    planned = json.loads(file.read_text(encoding="utf-8").splitlines()[2])
+    return Offsets({PartitionKey(topic_id, int(p)): end for p, end in planned[topic].items()})
+
+
+def kafka_start(start: Offsets, topic: str) -> str:
+    """Starting offsets as Spark's Kafka source wants them."""
+    return json.dumps({topic: {str(key.partition): offset for key, offset in sorted(start.items())}})
+
+
+def start_archive(spark: Any, settings: Settings, on_batch: Callable[[int], None] = lambda _batch: None) -> Any:
+    """Start the stream; returns the running query. ``on_batch`` is called after each commit."""
+    log = ensure_home(settings)
+    table, checkpoint = settings.table("archive"), Path(settings.checkpoint("archive"))
+    topic = settings.kafka.events_topic
+    create_archive(spark, table)
+    generation = open_generation(checkpoint, table, log.log_start)
+
+    def write(frame: Any, batch_id: int) -> None:
+        end = planned_offsets(checkpoint, batch_id, topic, log.topic_id)
+        if end is None:
+            raise ArchiveError(
+                f"the checkpoint {checkpoint} has no offsets of batch {batch_id}: remove the folder, the stream resumes"
+            )
+        before = planned_offsets(checkpoint, batch_id - 1, topic, log.topic_id) if batch_id else None
+        start = generation.start if before is None else before
+        # A partition that is new in this batch began at its log start.
+        start = Offsets({key: start.next(key) for key in end})
+        metadata = {"start": start.to_json(), "end": end.to_json(), "app": generation.app, "batch": batch_id}
+        entries = frame.select(
+            F.lit(log.topic_id).alias("topic_id"),
+            "partition",
+            "offset",
+            F.unix_millis("timestamp").alias("broker_ms"),
+            "key",
+            "value",
+            "headers",
+        )
+        judged = admit(entries).withColumn("admission_version", F.lit(ADMISSION_VERSION))
+        rows = judged.select(*(name for name, _type, _comment in ARCHIVE_COLUMNS))
+        if end.entries_since(start) <= _ONE_FILE_ENTRIES:
+            rows = rows.coalesce(1)
+        (
+            rows.write.format("delta")
+            .mode("append")
+            .option("txnAppId", generation.app)
+            .option("txnVersion", batch_id)
+            .option("userMetadata", json.dumps(metadata))
+            .save(table)
+        )
+        on_batch(batch_id)
+
+    source = (
+        spark.readStream.format("kafka")
+        .option("kafka.bootstrap.servers", broker_address(settings))
+        .option("subscribe", topic)
+        .option("startingOffsets", kafka_start(generation.start, topic))
+        .option("kafka.isolation.level", "read_committed")
+        .option("failOnDataLoss", "true")
+        .option("includeHeaders", "true")
+        .option("maxOffsetsPerTrigger", settings.archive.max_offsets_per_trigger)
+        .load()
+    )
+    return (
+        source.writeStream.queryName("archive")
+        .foreachBatch(write)
+        .option("checkpointLocation", str(checkpoint))
+        .trigger(processingTime=f"{settings.archive.trigger_ms} milliseconds")
+        .start()
+    )

@@ -1,0 +1,44 @@
+"""The Delta tables that streams write: schemas and the properties that keep them readable by every reader."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twofold.spark.admission import FACTS_TYPE
+
+#: Numbers first: data skipping keeps statistics of a table's first columns.
+ARCHIVE_COLUMNS = (
+    ("topic_id", "string", "id of the topic incarnation"),
+    ("partition", "int", "partition of the log"),
+    ("offset", "bigint", "offset in the partition"),
+    ("broker_ms", "bigint", "broker time, epoch ms"),
+    ("verdict", "string", "ok, or the reason of the rejection"),
+    ("admission_version", "int", "version of the admission that judged the entry"),
+    ("person", "string", "person key the entry is filed under; null when rejected"),
+    ("event_id", "string", "event id; null when rejected"),
+    ("at_ms", "bigint", "event time, epoch ms; null when rejected"),
+    ("channel", "string", "source kind"),
+    ("device", "string", "device type"),
+    ("facts", FACTS_TYPE, "facts of the entry, ordinals by place; null when rejected"),
+    ("key", "binary", "Kafka key as sent"),
+    ("value", "binary", "the entry's bytes, unchanged"),
+    ("headers", "array<struct<key:string,value:binary>>", "Kafka headers as sent"),
+)
+
+#: Deletion vectors, column mapping and the like break one reader or another; the log of commits is the chain of offsets.
+PROPERTIES = {
+    "delta.enableDeletionVectors": "false",
+    "delta.logRetentionDuration": "interval 36500 days",
+}
+
+
+def create_archive(spark: Any, location: str) -> None:
+    """Create the table `archive` where it is missing."""
+    from delta.tables import DeltaTable
+
+    builder = DeltaTable.createIfNotExists(spark).location(location).comment("Every log entry: raw bytes, verdict and facts")
+    for name, type_, comment in ARCHIVE_COLUMNS:
+        builder = builder.addColumn(name, type_, comment=comment)
+    for key, value in PROPERTIES.items():
+        builder = builder.property(key, value)
+    builder.execute()
