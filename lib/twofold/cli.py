@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 from typer.exceptions import Abort, Exit, TyperException
 
@@ -319,36 +318,6 @@ def record(
         show.show_record(found)
 
 
-def _persons(file: Path | None, everyone: bool) -> list[str] | None:
-    if (file is None) == (not everyone):
-        raise UsageError("say whose records: --persons FILE (one person key a line) or --all")
-    if file is None:
-        return None
-    try:
-        return [line for line in file.read_text(encoding="utf-8").split("\n") if line]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from error
-
-
-def _write_records(records: Iterator[Any], out: Path, total: int | None) -> int:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    encoder = msgspec.json.Encoder()
-    count = 0
-    try:
-        with partial.open("wb") as lines, show.progress_bar() as bar:
-            task = bar.add_task("records", total=total)
-            for found in records:
-                lines.write(encoder.encode(found) + b"\n")
-                count += 1
-                if count % 500 == 0:
-                    bar.update(task, completed=count)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
-    return count
-
-
 @app.command()
 def records(
     out: Annotated[Path, typer.Option("--out", help="File of JSON lines to write")],
@@ -361,12 +330,13 @@ def records(
     at: At = None,
 ) -> None:
     """Records of many persons at one instant, from one snapshot."""
+    from twofold.local.record_files import chosen_persons, write_records
     from twofold.reader import Reader
 
     settings = _settings(home, config, debug)
-    chosen = _persons(persons, everyone)
+    chosen = chosen_persons(persons, everyone)
     with Reader(settings) as reader:
-        count = _write_records(reader.records(chosen, _instant(at)), out, None if chosen is None else len(chosen))
+        count = write_records(reader.records(chosen, _instant(at)), out, None if chosen is None else len(chosen))
     if as_json:
         show.json_line({"records": count, "out": str(out)})
     else:
@@ -386,12 +356,13 @@ def oracle(
     everyone: Annotated[bool, typer.Option("--all", help="Every person with an ok entry")] = False,
 ) -> None:
     """The naive recomputation in plain Python from JSON lines: what records must equal."""
+    from twofold.local.record_files import chosen_persons, write_records
     from twofold.testing.oracle import read_lines, recompute_lines
 
     _settings(home, config, debug)
-    chosen = _persons(persons, everyone)
+    chosen = chosen_persons(persons, everyone)
     found = (record for _person, record in recompute_lines(read_lines(files), chosen, read_time(at)))
-    count = _write_records(found, out, None if chosen is None else len(chosen))
+    count = write_records(found, out, None if chosen is None else len(chosen))
     if as_json:
         show.json_line({"records": count, "out": str(out)})
     else:

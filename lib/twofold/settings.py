@@ -6,10 +6,11 @@ keyword arguments. ``conf/reference.yaml`` lists every key with its unit, defaul
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -188,3 +189,26 @@ def load_settings(config: str | Path | None = None, environ: Mapping[str, str] |
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise SettingsError(f"setting {key}: {first['msg']} (see conf/reference.yaml)") from error
+
+
+def reference_yaml() -> str:
+    """Every key with its default, and its unit and reason as a comment: the text of ``conf/reference.yaml``."""
+    lines = [
+        "# Every setting of Twofold: its default, and what it is for. Units stand last in a name (_ms, _s, _bytes, _days).",
+        "# A file of settings names only what it changes; an environment variable TWOFOLD_<ROOM>__<KEY> wins over it.",
+        "",
+    ]
+
+    def add(model: type[BaseModel], indent: str) -> None:
+        for name, info in model.model_fields.items():
+            if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+                lines.extend(["", f"{indent}{name}:"])
+                add(info.annotation, indent + "  ")
+                continue
+            choices = get_args(info.annotation)
+            one_of = f" (one of: {', '.join(str(choice) for choice in choices)})" if choices else ""
+            lines.append(f"{indent}# {info.description}{one_of}")
+            lines.append(f"{indent}{name}: {json.dumps(info.get_default())}")
+
+    add(Settings, "")
+    return "\n".join(lines) + "\n"

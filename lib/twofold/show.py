@@ -30,7 +30,8 @@ def progress_bar() -> Progress:
     return Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
 
 
-def _shown(name: str, value: Any) -> str:
+def shown(name: str, value: Any) -> str:
+    """A value of the record as text for a terminal."""
     if value is None:
         return "-"
     if name.endswith("_at"):
@@ -58,7 +59,7 @@ def show_record(record: Record) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in record.values.items():
         state = record.fields[name]
-        table.add_row(Text(name, "cyan"), _shown(name, value), "" if state == "exact" else Text(state, "red"))
+        table.add_row(Text(name, "cyan"), shown(name, value), "" if state == "exact" else Text(state, "red"))
     console.print(table)
 
 

@@ -1,0 +1,162 @@
+"""The house: who imports whom, where Spark may be, no clock in the core, thin jobs, settings written once."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from twofold.settings import Settings, load_settings, reference_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+LIB = ROOT / "lib" / "twofold"
+
+#: In reading order: a module imports only what stands above it.
+CORE = (
+    "errors",
+    "timeline",
+    "currency",
+    "events",
+    "columns",
+    "states",
+    "features",
+    "catalogue",
+    "views",
+    "merge",
+    "record",
+    "contiguity",
+    "settings",
+)
+#: What each room may import, beside itself and the core.
+ROOMS = {
+    "stores": set(),
+    "kafka": {"stores"},
+    "spark": {"kafka", "stores"},
+    "testing": {"stores"},
+    "local": {"kafka", "stores", "testing", "reader", "show"},
+    "reader": {"stores"},
+    "show": set(),
+    "cli": {"kafka", "stores", "testing", "local", "reader", "show"},
+}
+
+
+def _modules() -> dict[str, Path]:
+    return {str(path.relative_to(LIB).with_suffix("")).replace("/", "."): path for path in sorted(LIB.rglob("*.py"))}
+
+
+def _imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names if node.module == "twofold")
+    return found
+
+
+def _ours(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in _imports(path) if name.startswith("twofold.")}
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_imports_only_upwards(module: str) -> None:
+    below = set(CORE[CORE.index(module) :]) - {module}
+    others = _ours(LIB / f"{module}.py") - set(CORE)
+    assert not others, f"{module} imports rooms outside the core: {others}"
+    assert not _ours(LIB / f"{module}.py") & below
+
+
+def test_rooms_import_what_they_may() -> None:
+    for name, path in _modules().items():
+        room = name.split(".")[0]
+        if room in CORE or room == "__init__":
+            continue
+        assert room in ROOMS, f"{name}: a room that no one has placed"
+        strangers = _ours(path) - set(CORE) - ROOMS[room] - {room}
+        assert not strangers, f"{name} imports {strangers}"
+
+
+def test_spark_is_imported_in_one_room_only() -> None:
+    for name, path in _modules().items():
+        roots = {imported.split(".")[0] for imported in _imports(path)}
+        if not name.startswith("spark"):
+            assert not roots & {"pyspark", "delta"}, name
+
+
+def test_kafka_is_not_needed_to_read_records() -> None:
+    script = (
+        "import sys, twofold, twofold.reader; "
+        "sys.exit(any(m.split('.')[0] in ('pyspark', 'kafka', 'delta', 'py4j') for m in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_the_core_reads_no_clock_and_does_no_input_or_output() -> None:
+    forbidden = {"time", "random", "socket", "subprocess", "threading", "kafka", "lmdb", "deltalake", "pyarrow", "uuid"}
+    for module in CORE:
+        if module == "settings":
+            continue
+        path = LIB / f"{module}.py"
+        assert not {name.split(".")[0] for name in _imports(path)} & forbidden, module
+        source = path.read_text(encoding="utf-8")
+        for call in ("datetime.now", "utcnow(", "date.today", "open("):
+            assert call not in source, f"{module} calls {call}"
+
+
+def test_the_oracle_shares_only_admission_and_time() -> None:
+    assert _ours(LIB / "testing" / "oracle.py") <= {"errors", "events", "timeline"}
+
+
+def test_jobs_are_thin() -> None:
+    for job in (ROOT / "jobs").glob("*.py"):
+        assert len(job.read_text(encoding="utf-8").splitlines()) <= 60, job.name
+
+
+def test_no_file_is_two_rooms_and_no_name_says_nothing() -> None:
+    for name, path in _modules().items():
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 450 or name in ("events", "states"), name
+        assert path.stem not in ("utils", "util", "common", "helpers", "misc")
+
+
+def test_the_reference_is_the_code() -> None:
+    text = (ROOT / "conf" / "reference.yaml").read_text(encoding="utf-8")
+    assert text == reference_yaml(), "conf/reference.yaml is not what settings.reference_yaml() gives"
+    assert Settings.model_validate(yaml.safe_load(text)) == load_settings(environ={})
+
+
+@pytest.mark.parametrize("name", ["local", "prod"])
+def test_the_shipped_settings_load(name: str) -> None:
+    load_settings(ROOT / "conf" / f"{name}.yaml", environ={})
+
+
+def test_lib_is_not_ignored_by_git() -> None:
+    done = subprocess.run(["git", "check-ignore", "lib/twofold/events.py"], cwd=ROOT, check=False, capture_output=True)
+    assert done.returncode == 1
+
+
+def test_no_jar_stands_twice_on_a_class_path() -> None:
+    import pyspark
+
+    shipped = {_artifact(jar.name) for jar in (Path(pyspark.__file__).parent / "jars").glob("*.jar")}
+    ours = [_artifact(jar.name) for jar in (ROOT / "build" / "jars" / "spark").glob("*.jar")]
+    assert ours, "build/jars/spark is empty: run `make setup`"
+    assert len(ours) == len(set(ours))
+    assert not shipped & set(ours)
+    broker = [_artifact(jar.name) for jar in (ROOT / "build" / "jars" / "broker").glob("*.jar")]
+    assert broker
+    assert len(broker) == len(set(broker))
+
+
+def _artifact(jar: str) -> str:
+    """The name of a jar without its version."""
+    parts = jar.removesuffix(".jar").split("-")
+    return "-".join(part for part in parts if not part[:1].isdigit())
+
+
+def test_locks_hold_no_address() -> None:
+    for file in ("requirements.lock", "requirements.in", "requirements-dev.in", "pyproject.toml"):
+        assert "://" not in (ROOT / file).read_text(encoding="utf-8"), file
