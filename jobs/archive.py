@@ -7,6 +7,6 @@ import sys
 from twofold.spark.job import run_stream
 
 if __name__ == "__main__":
-    from twofold.spark.archive import start_archive
+    from twofold.spark.archive import is_ready, start_archive
 
-    sys.exit(run_stream("archive", start_archive))
+    sys.exit(run_stream("archive", start_archive, is_ready))

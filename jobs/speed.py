@@ -7,6 +7,6 @@ import sys
 from twofold.spark.job import run_stream
 
 if __name__ == "__main__":
-    from twofold.spark.speed import slots, start_speed
+    from twofold.spark.speed import is_ready, slots, start_speed
 
-    sys.exit(run_stream("speed", start_speed, slots))
+    sys.exit(run_stream("speed", start_speed, is_ready, slots))

@@ -17,10 +17,12 @@ from pyspark.sql import functions as F
 
 from twofold.errors import ArchiveError
 from twofold.events import ADMISSION_VERSION
-from twofold.kafka.address import broker_address
 from twofold.kafka.home import ensure_home
+from twofold.kafka.topics import events_topic
 from twofold.settings import Settings
 from twofold.spark.admission import admit
+from twofold.spark.job import has_polled
+from twofold.spark.source import read_log, starting_offsets
 from twofold.spark.tables import ARCHIVE_COLUMNS, create_archive
 from twofold.stores.archive_log import archive_end
 from twofold.timeline import Offsets, PartitionKey
@@ -42,8 +44,8 @@ class Generation:
         return f"archive-{self.id}"
 
 
-def open_generation(checkpoint: Path, table: str, log_start: Offsets) -> Generation:
-    """The checkpoint's generation; a new checkpoint begins at the last committed end, or at the log start."""
+def open_generation(checkpoint: Path, table: str, begin: Callable[[Offsets], Offsets]) -> Generation:
+    """The checkpoint's generation; a new one starts at ``begin(last committed end)``, which is kept with it."""
     file = checkpoint / _GENERATION_FILE
     if file.exists():
         data = json.loads(file.read_text(encoding="utf-8"))
@@ -52,7 +54,7 @@ def open_generation(checkpoint: Path, table: str, log_start: Offsets) -> Generat
         raise ArchiveError(
             f"the checkpoint {checkpoint} has lost its {_GENERATION_FILE}: remove the folder, the stream resumes from the table"
         )
-    generation = Generation(uuid.uuid4().hex, log_start.join(archive_end(table)))
+    generation = Generation(uuid.uuid4().hex, begin(archive_end(table)))
     checkpoint.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps({"generation": generation.id, "start": generation.start.to_json()}), encoding="utf-8")
@@ -70,18 +72,15 @@ def planned_offsets(checkpoint: Path, batch_id: int, topic: str, topic_id: str) 
     return Offsets({PartitionKey(topic_id, int(p)): end for p, end in planned[topic].items()})
 
 
-def kafka_start(start: Offsets, topic: str) -> str:
-    """Starting offsets as Spark's Kafka source wants them."""
-    return json.dumps({topic: {str(key.partition): offset for key, offset in sorted(start.items())}})
-
-
 def start_archive(spark: Any, settings: Settings, on_batch: Callable[[int], None] = lambda _batch: None) -> Any:
     """Start the stream; returns the running query. ``on_batch`` is called after each commit."""
     log = ensure_home(settings)
     table, checkpoint = settings.table("archive"), Path(settings.checkpoint("archive"))
     topic = settings.kafka.events_topic
     create_archive(spark, table)
-    generation = open_generation(checkpoint, table, log.log_start)
+    generation = open_generation(
+        checkpoint, table, lambda reached: starting_offsets(settings, events_topic(settings), log.log_start, reached)
+    )
 
     def write(frame: Any, batch_id: int) -> None:
         end = planned_offsets(checkpoint, batch_id, topic, log.topic_id)
@@ -94,16 +93,7 @@ def start_archive(spark: Any, settings: Settings, on_batch: Callable[[int], None
         # A partition that is new in this batch began at its log start.
         start = Offsets({key: start.next(key) for key in end})
         metadata = {"start": start.to_json(), "end": end.to_json(), "app": generation.app, "batch": batch_id}
-        entries = frame.select(
-            F.lit(log.topic_id).alias("topic_id"),
-            "partition",
-            "offset",
-            F.unix_millis("timestamp").alias("broker_ms"),
-            "key",
-            "value",
-            "headers",
-        )
-        judged = admit(entries).withColumn("admission_version", F.lit(ADMISSION_VERSION))
+        judged = admit(frame).withColumn("admission_version", F.lit(ADMISSION_VERSION))
         rows = judged.select(*(name for name, _type, _comment in ARCHIVE_COLUMNS))
         if end.entries_since(start) <= _ONE_FILE_ENTRIES:
             rows = rows.coalesce(1)
@@ -117,17 +107,7 @@ def start_archive(spark: Any, settings: Settings, on_batch: Callable[[int], None
         )
         on_batch(batch_id)
 
-    source = (
-        spark.readStream.format("kafka")
-        .option("kafka.bootstrap.servers", broker_address(settings))
-        .option("subscribe", topic)
-        .option("startingOffsets", kafka_start(generation.start, topic))
-        .option("kafka.isolation.level", "read_committed")
-        .option("failOnDataLoss", "true")
-        .option("includeHeaders", "true")
-        .option("maxOffsetsPerTrigger", settings.archive.max_offsets_per_trigger)
-        .load()
-    )
+    source = read_log(spark, settings, generation.start, maxOffsetsPerTrigger=settings.archive.max_offsets_per_trigger)
     return (
         source.writeStream.queryName("archive")
         .foreachBatch(write)
@@ -135,3 +115,8 @@ def start_archive(spark: Any, settings: Settings, on_batch: Callable[[int], None
         .trigger(processingTime=f"{settings.archive.trigger_ms} milliseconds")
         .start()
     )
+
+
+def is_ready(_spark: Any, _settings: Settings, query: Any) -> bool:
+    """Whether the stream has committed a batch or found nothing to commit."""
+    return has_polled(query)

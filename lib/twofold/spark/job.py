@@ -43,13 +43,28 @@ def exit_code(job: str, work: Callable[[], int]) -> int:
         return error.exit_code
 
 
-def is_running(query: Any) -> bool:
-    """True once a stream has planned its source: it then reads whatever comes."""
-    return bool(query.isActive) and not query.status["message"].startswith("Initializing")
+def has_polled(query: Any) -> bool:
+    """Micro-batches: one has ended, or the source was asked and has nothing new."""
+    return query.lastProgress is not None or str(query.status["message"]).startswith("Waiting for")
 
 
-def run_stream(job: str, start: Callable[[Any, Settings], Any], slots: Callable[[Settings], int] = lambda _settings: 0) -> int:
-    """Run a stream until SIGTERM or SIGINT (exit 0) or its failure (exit 1, one line)."""
+def tasks_run(spark: Any, count: int) -> bool:
+    """Whether so many tasks of one stage run at this moment."""
+    tracker = spark.sparkContext.statusTracker()
+    stages = (tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds())
+    return any(stage is not None and stage.numActiveTasks >= count for stage in stages)
+
+
+def run_stream(
+    job: str,
+    start: Callable[[Any, Settings], Any],
+    is_ready: Callable[[Any, Settings, Any], bool],
+    slots: Callable[[Settings], int] = lambda _settings: 0,
+) -> int:
+    """Run a stream until SIGTERM or SIGINT (exit 0) or its failure (exit 1, one line).
+
+    ``start(spark, settings)`` returns the query; ``is_ready(spark, settings, query)`` decides when ``run/JOB.json`` is written.
+    """
     options = arguments(job)
     stopped = False
 
@@ -64,20 +79,22 @@ def run_stream(job: str, start: Callable[[Any, Settings], Any], slots: Callable[
             signal.signal(number, stop)
         query = start(spark, settings)
         announced = False
-        while not stopped:
-            if query.awaitTermination(0.2):
-                break
-            if not announced and is_running(query):
+        while not stopped and not query.awaitTermination(1 if announced else 0.2):
+            if not announced and is_ready(spark, settings, query):
                 _write_ready(settings.home_path, job)
                 announced = True
-        failure = query.exception()
-        if failure is not None:
-            print(f"{job}: the stream stopped: {first_line(str(failure))}", file=sys.stderr, flush=True)
-            return 1
-        query.stop()
+        if stopped:
+            query.stop()
         return 0
 
-    return exit_code(job, work)
+    try:
+        return exit_code(job, work)
+    except Exception as error:
+        # A signal goes to the whole process group: the JVM may be gone before its Python is.
+        if stopped:
+            return 0
+        print(f"{job}: the stream stopped: {first_line(str(error))}", file=sys.stderr, flush=True)
+        return 1
 
 
 def first_line(text: str, limit: int = 500) -> str:

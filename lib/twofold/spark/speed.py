@@ -9,125 +9,55 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from twofold.catalogue import VERSION
-from twofold.events import decode_entry
 from twofold.kafka.address import broker_address
+from twofold.kafka.facts_tail import facts_tail
 from twofold.kafka.home import ensure_home
+from twofold.kafka.topics import events_topic
 from twofold.settings import Settings
-from twofold.spark.admission import admit
-from twofold.spark.archive import kafka_start
-from twofold.timeline import Offsets
+from twofold.spark.admission import ADMITTED, admit
+from twofold.spark.job import has_polled, tasks_run
+from twofold.spark.source import read_log, starting_offsets
+from twofold.timeline import EMPTY_OFFSETS
 
-#: Messages of a partition's tail that are looked at for a hole.
-_TAIL = 2_000
-
-
-def resume_position(tail: Iterable[int]) -> int | None:
-    """The first position that is missing after the lowest of the tail's, ``None`` for an empty tail.
-
-    An asynchronous producer may have written 101 without 100: starting at the newest + 1 would leave 100 to the follower.
-    """
-    seen = set(tail)
-    if not seen:
-        return None
-    position = min(seen)
-    while position in seen:
-        position += 1
-    return position
+#: Task slots that real-time mode needs beside one a source partition.
+_SPARE_SLOTS = 2
 
 
-def tail_of_facts(settings: Settings, topic_id: str, partitions: Iterable[int]) -> dict[int, list[int]]:
-    """Positions that the last messages of each partition of `facts` stand for."""
-    topic = settings.kafka.facts_topic
-    consumer = KafkaConsumer(bootstrap_servers=broker_address(settings), isolation_level="read_committed", enable_auto_commit=False)
-    out: dict[int, list[int]] = {}
-    try:
-        for partition in partitions:
-            place = TopicPartition(topic, partition)
-            begin, end = consumer.beginning_offsets([place])[place], consumer.end_offsets([place])[place]
-            out[partition] = []
-            if begin >= end:
-                continue
-            consumer.assign([place])
-            consumer.seek(place, max(begin, end - _TAIL))
-            while consumer.position(place) < end:
-                for message in consumer.poll(timeout_ms=500).get(place, ()):
-                    entry = decode_entry(message.value)
-                    if entry.topic_id == topic_id:
-                        out[partition].append(entry.offset)
-    finally:
-        consumer.close()
-    return out
-
-
-def start_offsets(settings: Settings, topic_id: str, log_start: Offsets) -> Offsets:
-    """Where a start begins: after what `facts` holds without a hole, else at the log start; never at the latest."""
-    tails = tail_of_facts(settings, topic_id, [key.partition for key in log_start])
-    out = {}
-    for key, first in log_start.items():
-        resumed = resume_position(tails[key.partition])
-        out[key] = first if resumed is None else resumed
-    return Offsets(out)
-
-
-def facts_message(topic_id: str) -> Column:
+def message(version: str = VERSION) -> Column:
     """The value of a `facts` message: an ``events.Entry`` as JSON, nulls left out."""
-    return F.to_json(
-        F.struct(
-            F.lit(VERSION).alias("version"),
-            F.lit(topic_id).alias("topic_id"),
-            "partition",
-            "offset",
-            "broker_ms",
-            "verdict",
-            "person",
-            "event_id",
-            "at_ms",
-            "channel",
-            "device",
-            "facts",
-        )
-    )
+    return F.to_json(F.struct(F.lit(version).alias("version"), "topic_id", "partition", "offset", "broker_ms", *ADMITTED))
 
 
-def to_facts(source: DataFrame, topic_id: str) -> DataFrame:
-    """Kafka rows of `events` -> Kafka rows of `facts` (partition, key, value)."""
-    entries = source.select("partition", "offset", F.unix_millis("timestamp").alias("broker_ms"), "key", "value")
-    return admit(entries).select("partition", "key", facts_message(topic_id).alias("value"))
+def to_facts(entries: DataFrame) -> DataFrame:
+    """Rows for the Kafka sink, each for the partition that its entry came from, under the entry's own key."""
+    return admit(entries).select("partition", "key", message().alias("value"))
 
 
-def _checkpoint(settings: Settings) -> Path:
-    folder = Path(settings.checkpoint("speed"))
+def _checkpoint(settings: Settings) -> str:
+    """Starting from `facts`, each start has a new checkpoint: an earlier one would win over the starting offsets."""
+    root = settings.checkpoint("speed")
     if settings.speed.start_from == "checkpoint":
-        return folder / "kept"
-    # A checkpoint of an earlier start would win over the starting offsets: each start has its own.
-    shutil.rmtree(folder, ignore_errors=True)
-    return folder / uuid.uuid4().hex
+        return f"{root}/kept"
+    for old in Path(root).glob("start-*"):
+        shutil.rmtree(old)
+    return f"{root}/start-{uuid.uuid4().hex}"
 
 
 def start_speed(spark: Any, settings: Settings) -> Any:
     """Start the stream; returns the running query."""
-    log = ensure_home(settings)
+    log, topic = ensure_home(settings), events_topic(settings)
     speed, kafka = settings.speed, settings.kafka
-    source = (
-        spark.readStream.format("kafka")
-        .option("kafka.bootstrap.servers", broker_address(settings))
-        .option("subscribe", kafka.events_topic)
-        .option("startingOffsets", kafka_start(start_offsets(settings, log.topic_id, log.log_start), kafka.events_topic))
-        .option("kafka.isolation.level", "read_committed")
-        .option("failOnDataLoss", "true")
-        .load()
-    )
+    reached = facts_tail(settings, topic) if speed.start_from == "facts" else EMPTY_OFFSETS
+    entries = read_log(spark, settings, starting_offsets(settings, topic, log.log_start, reached))
     writer = (
-        to_facts(source, log.topic_id)
+        to_facts(entries.drop("headers"))
         .writeStream.queryName("speed")
         .format("kafka")
         .option("kafka.bootstrap.servers", broker_address(settings))
@@ -135,14 +65,20 @@ def start_speed(spark: Any, settings: Settings) -> Any:
         .option("kafka.acks", "all")
         .option("kafka.linger.ms", speed.linger_ms)
         .option("kafka.max.request.size", kafka.facts_max_message_bytes)
-        .option("checkpointLocation", str(_checkpoint(settings)))
+        .option("checkpointLocation", _checkpoint(settings))
     )
     if speed.mode == "realtime":
         return writer.outputMode("update").trigger(realTime=speed.batch_duration).start()
     return writer.outputMode("append").trigger(processingTime=f"{speed.microbatch_trigger_ms} milliseconds").start()
 
 
+def is_ready(spark: Any, settings: Settings, query: Any) -> bool:
+    """Whether every partition is being read. A real-time batch reports no progress before its end, but its tasks run."""
+    if settings.speed.mode == "realtime":
+        return tasks_run(spark, len(events_topic(settings).partitions))
+    return has_polled(query)
+
+
 def slots(settings: Settings) -> int:
-    """Task slots that real-time mode holds: one a partition, and two to spare."""
-    key_count = len(ensure_home(settings).log_start)
-    return max(key_count, settings.kafka.partitions) + 2
+    """Task slots that must be free at once: a real-time batch holds one a partition for its whole length."""
+    return len(events_topic(settings).partitions) + _SPARE_SLOTS
