@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from twofold.catalogue import CATALOGUE, VERSION
-from twofold.errors import HomeError
+from twofold.errors import HomeError, StoreError
 from twofold.features import Catalogue
 from twofold.merge import merge
 from twofold.record import Record, lag_ms, make_record
@@ -19,7 +19,7 @@ from twofold.stores.archive_entries import archive_entries
 from twofold.stores.archive_log import archive_end
 from twofold.stores.home_log import read_home_log
 from twofold.stores.lmdb_hot import LmdbHotReader
-from twofold.stores.manifest import current
+from twofold.stores.manifest import rows
 from twofold.stores.snapshot_file import EmptySnapshot, SnapshotFile, snapshot_path
 from twofold.timeline import DAY_MS, EMPTY_OFFSETS
 from twofold.views import HotView, ManifestRow, SnapshotReader, empty_manifest
@@ -50,8 +50,15 @@ class Reader:
     Without a hot store (a node that only has the snapshot) records are ``batch_only``. Close it, or use it as a context.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], int] = _clock_ms, catalogue: Catalogue = CATALOGUE) -> None:
-        self._settings, self._clock, self._catalogue = settings, clock, catalogue
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Callable[[], int] = _clock_ms,
+        catalogue: Catalogue = CATALOGUE,
+        seq: int | None = None,
+    ) -> None:
+        """``seq`` holds one published snapshot (0: the empty one) instead of following the newest."""
+        self._settings, self._clock, self._catalogue, self._seq = settings, clock, catalogue, seq
         if not settings.home_path.exists():
             raise HomeError(f"there is no home at {settings.home_path}: start one with `twofold up --home DIR`")
         self._snapshot: SnapshotReader = self._open_snapshot()
@@ -61,7 +68,13 @@ class Reader:
 
     # --- stores -----------------------------------------------------------------------------------------------------------------
     def _manifest(self) -> ManifestRow:
-        row = current(self._settings.table("manifest"))
+        published = rows(self._settings.table("manifest"))
+        if self._seq:
+            row = next((row for row in published if row.seq == self._seq), None)
+            if row is None:
+                raise StoreError(f"no snapshot {self._seq} was published: the newest is {published[-1].seq if published else 0}")
+        else:
+            row = published[-1] if published and self._seq is None else None
         return row if row is not None else empty_manifest(read_home_log(self._settings.home_path).log_start, VERSION)
 
     def _open_snapshot(self) -> SnapshotReader:

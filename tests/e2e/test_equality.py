@@ -1,0 +1,149 @@
+"""Equality and conservation on the whole system, over the simulated shop and over real data."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from tests.e2e.conftest import DATA, System
+from tests.e2e.equality import Truth, differences
+from tests.golden.duck import duck_values
+from twofold.local.convert import CONVERTERS, encode_event
+from twofold.reader import Reader
+from twofold.stores.archive_log import archive_end, committed_ranges
+from twofold.testing.hostile import corpus
+from twofold.timeline import DAY_MS, HOUR_MS
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+
+def _instants(as_of: int, edge: int) -> list[int]:
+    """Before, at and after as_of, and on the edges of windows of one event: its own instant, and where it leaves them."""
+    return [
+        as_of - 5 * DAY_MS,
+        as_of - 1,
+        as_of,
+        as_of + 1,
+        edge,
+        edge + 1,
+        edge + DAY_MS,
+        edge + 7 * DAY_MS - 1,
+        edge + 7 * DAY_MS,
+        edge + 7 * DAY_MS + 1,
+        as_of + 3 * DAY_MS + HOUR_MS,
+    ]
+
+
+def _two_nights(system: System, lines: list[bytes], as_of_at: int | None, sample: int) -> None:
+    """Feed, rebuild in the middle, feed on; rebuild again while events flow: no difference at any instant, from any snapshot."""
+    half, more = len(lines) // 2, len(lines) * 3 // 4
+    system.send(lines[:half])
+    system.wait()
+    truth = Truth(system.log(), _topics(system))
+    as_of = max(e.at_ms or 0 for entries in truth.people.values() for e in entries) if as_of_at is None else as_of_at
+    first = system.batch(as_of)
+    assert first["seq"] == 1
+    system.send(lines[half:more])
+    system.wait()
+
+    log = system.log()
+    truth = Truth(log, _topics(system))
+    edge = sorted(e.at_ms or 0 for entries in truth.people.values() for e in entries if (e.at_ms or 0) > as_of - 4 * DAY_MS)[0]
+    instants = _instants(as_of, edge)
+    for t in instants:
+        assert differences(system.settings, truth, t) == []
+
+    feeding = threading.Thread(target=system.send, args=(lines[more:],))
+    feeding.start()
+    second = system.batch(as_of + DAY_MS)
+    feeding.join()
+    assert second["seq"] == 2
+    system.wait()
+    truth = Truth(system.log(), _topics(system))
+    # as_of has moved: what is more than five days before it is the archive's.
+    for t in (instants[3], instants[5], instants[9], instants[10]):
+        assert differences(system.settings, truth, t) == []
+    people = sorted(truth.people)[:: max(1, len(truth.people) // sample)]
+    # The same (t, O) from both snapshots and from the empty one: identical, and equal to the truth.
+    for t in instants[-3:]:
+        found = []
+        for seq in (0, 1, 2):
+            with Reader(system.settings, seq=seq) as reader:
+                records = {record.person: record.values for record in reader.records(people, t)}
+            found.append(records)
+        assert found[0] == found[1] == found[2]
+    assert differences(system.settings, truth, as_of - 30 * DAY_MS, persons=people[:20]) == []
+
+
+def _topics(system: System) -> list[str]:
+    return list(dict.fromkeys(key.topic_id for key in system.log_end()))
+
+
+def _conserved(system: System, log: list) -> None:
+    """Distinct positions = ok + rejected, per partition, in `archive` and in `facts`; verdicts and facts are plain Python's."""
+    want = {entry.position: entry for entry in log}
+    facts = {entry.position: entry for entry in system.facts()}
+    assert facts == want
+    table = DeltaTable(system.settings.table("archive")).to_pyarrow_table(
+        columns=["topic_id", "partition", "offset", "verdict", "person", "event_id"]
+    )
+    rows = table.to_pylist()
+    assert len(rows) == len(want), "an entry stands in the archive twice, or not at all"
+    for row in rows:
+        entry = want[(row["topic_id"], row["partition"], row["offset"])]
+        assert (row["verdict"], row["person"], row["event_id"]) == (entry.verdict, entry.person, entry.event_id)
+    ranges = committed_ranges(system.settings.table("archive"))
+    for before, after in pairwise(ranges):
+        assert after.start == type(after.start)({key: before.end.next(key) for key in after.start})
+    assert archive_end(system.settings.table("archive")).covers(system.log_end())
+    counted = Counter((entry.partition, entry.verdict == "ok") for entry in log)
+    ends = {key.partition: end for key, end in system.log_end().items()}
+    assert {p: counted[(p, True)] + counted[(p, False)] for p in ends} == ends
+
+
+def test_the_shop_and_a_hostile_corpus(system: System, tmp_path: Path) -> None:
+    lines = [encode_event(event) for event in CONVERTERS["shop"](None, seed=11, persons=500, events=12_000, shuffle=200)]
+    hostile = [value for _name, value in corpus() if value and b"\n" not in value and len(value) < 1_900_000]
+    middle = len(lines) // 3
+    _two_nights(system, lines[:middle] + hostile + lines[middle:], None, sample=100)
+    _conserved(system, system.log())
+    rejected = system.twofold("quarantine", "--json").stdout.splitlines()
+    assert len(rejected) == sum(1 for entry in system.log() if entry.verdict != "ok")
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[System]:
+    running = System(tmp_path / "home")
+    running.up()
+    try:
+        yield running
+    finally:
+        running.down()
+
+
+def test_online_retail(fresh: System, tmp_path: Path) -> None:
+    folder = DATA / "online-retail-2009-2010"
+    if not folder.exists():
+        pytest.skip(f"the real data set is not at {folder}")
+    events = CONVERTERS["online-retail"](folder)
+    lines = [encode_event(event) for event in events]
+    assert len(lines) > 28_000
+    noon = 1_275_393_600_000  # 2010-06-01T12:00:00Z, inside the set
+    _two_nights(fresh, lines, noon, sample=50)
+    t = noon + 120 * DAY_MS
+    file = tmp_path / "lines.jsonl"
+    file.write_bytes(b"\n".join(lines) + b"\n")
+    golden = duck_values(file, t)
+    with Reader(fresh.settings) as reader:
+        compared = 0
+        for record in reader.records(None, t):
+            for name, value in golden[record.person].items():
+                assert record.values[name] == value, (record.person, name)
+                compared += 1
+    assert compared >= 8 * 4_000
