@@ -1,0 +1,225 @@
+"""The native Spark fold of every kind equals the Python one: the catalogue's primaries and a set that tries every parameter."""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyspark.sql import functions as F
+
+from twofold.catalogue import CATALOGUE
+from twofold.columns import Fact
+from twofold.columns import facts_of as python_facts_of
+from twofold.errors import DefinitionError
+from twofold.events import FACT_KINDS
+from twofold.features import Primary, Select
+from twofold.spark.admission import FACTS_TYPE
+from twofold.spark.lower import Fold, decay_columns, facts_of, fold, fold_older
+from twofold.states import Count, Decayed, Distinct, Extreme, Histogram, Kind, Latest, MoneySum, Recent, Sum, Top, decay_weight
+from twofold.testing.strategies import NOW_MS, event_times, histories
+from twofold.timeline import DAY_MS, EARLIEST_MS, HOUR_MS, LATEST_MS, Window
+
+pytestmark = pytest.mark.spark
+
+FACTS_SCHEMA = (
+    "person string, at_ms bigint, event_id string, ordinal int, kind string, product string, category string, campaign string,"
+    "channel string, device string, amount_minor bigint, currency string, quantity bigint, key string, value string"
+)
+ANY = Select(FACT_KINDS)
+SOME = Select(("order", "refund", "purchase", "view"))
+TEXTS = ("product", "category", "campaign", "currency", "key", "value", "channel", "device")
+MONTH = Window(30 * DAY_MS)
+
+#: Every kind and every parameter it can take, lifetime and windowed, over all facts and over some.
+STATES: tuple[Kind, ...] = (
+    Count(),
+    *(Sum(column) for column in ("amount_minor", "quantity")),
+    *(Extreme(column, largest) for column in ("amount_minor", "quantity", "at_ms") for largest in (False, True)),
+    *(Latest(column, first) for column in ("at_ms", *TEXTS) for first in (False, True)),
+    *(MoneySum(counted) for counted in (False, True)),
+    *(Recent(column, k) for column, k in (("product", 1), ("key", 3), ("value", 100))),
+    *(Distinct(column) for column in TEXTS),
+    *(Top(column, weight) for column in ("product", "key") for weight in (None, "quantity", "amount_minor")),
+    Histogram("hour_of_week"),
+    Decayed("category", 7 * DAY_MS),
+    Decayed("key", HOUR_MS),
+    Decayed("product", 1),
+    Decayed("value", 999_983),
+)
+EXTRA = (
+    *(Primary(f"all{number}", state, ANY) for number, state in enumerate(STATES)),
+    *(Primary(f"some{number}", state, SOME, MONTH) for number, state in enumerate(STATES)),
+    Primary("named_page", Count(), Select(("page",), (("key", "é"),)), MONTH),
+    Primary("empty_tier", Count(), Select(("trait",), (("key", "tier"), ("value", "")))),
+)
+PRIMARIES = (*CATALOGUE.primaries.values(), *EXTRA)
+NAMES = (
+    None,
+    None,
+    "",
+    "a",
+    "b",
+    "Z",
+    "é",
+    "\uffee",
+    "😀",
+    "日本",
+    'quo"te',
+    "back\\slash",
+    "new\nline",
+    "granted",
+    "tier",
+    "USD",
+    "first_name",
+)
+
+
+def python_fold(primary: Primary, facts: Sequence[Fact], t_ms: int):
+    return primary.state.fold(f for f in facts if primary.window.holds(f.at_ms, t_ms) and primary.select.holds(f))
+
+
+def native(spark, people: dict[str, Sequence[Fact]], t_ms: int) -> dict[str, dict]:
+    """person -> primary -> decoded state, in one query."""
+    rows = [(person, *(getattr(fact, name) for name in FACT_NAMES)) for person, facts in people.items() for fact in facts]
+    frame = spark.createDataFrame(rows, FACTS_SCHEMA)
+    states = fold(frame, PRIMARIES, t_ms)
+    encoded = states.select("person", F.to_json(F.struct(*(p.name for p in PRIMARIES))).alias("json")).collect()
+    out = {}
+    for person, text in encoded:
+        data = json.loads(text)
+        out[person] = {p.name: p.state.decode(data[p.name]) if p.name in data else p.state.zero() for p in PRIMARIES}
+    return out
+
+
+FACT_NAMES = [column.split()[0] for column in FACTS_SCHEMA.replace("\n", "").split(",")][1:]
+
+
+def assert_equal(spark, people: dict[str, Sequence[Fact]], t_ms: int) -> None:
+    got = native(spark, people, t_ms)
+    assert set(got) == {person for person, facts in people.items() if facts}
+    for person in got:
+        for primary in PRIMARIES:
+            expected = python_fold(primary, people[person], t_ms)
+            assert got[person][primary.name] == expected, (person, primary, got[person][primary.name], expected)
+
+
+def random_facts(r: random.Random, n: int) -> list[Fact]:
+    """Distinct (event id, ordinal); ties of event time, nulls, negative numbers, both bounds of the calendar."""
+    facts = []
+    for number in range(n):
+        at = r.choice((
+            r.choice((NOW_MS, NOW_MS - 1, NOW_MS - 30 * DAY_MS, NOW_MS - 30 * DAY_MS - 1, EARLIEST_MS, LATEST_MS - 1)),
+            NOW_MS - r.randrange(5) * HOUR_MS,
+            r.randrange(NOW_MS - 60 * DAY_MS, NOW_MS + DAY_MS),
+            r.randrange(EARLIEST_MS, NOW_MS),
+        ))  # fmt: skip
+        event_id = r.choice(("e", "E", "é", "😀", "\uffee")) + str(number // 3 if r.random() < 0.5 else number)
+        columns = {name: r.choice(NAMES) for name in TEXTS if name != "currency"}
+        facts.append(
+            Fact(
+                at, event_id, number, r.choice(FACT_KINDS), **columns, currency=r.choice((None, "USD", "EUR", "KWD")),
+                amount_minor=r.choice((None, 0, 1, -7, 10**15, -(10**15), r.randrange(10**6))),
+                quantity=r.choice((None, 0, 1, -3, 10**9)),
+            )
+        )  # fmt: skip
+    return facts
+
+
+def test_random_facts_of_many_persons(spark):
+    r = random.Random(20)
+    people = {f"user:{n}{r.choice(string.ascii_letters)}": random_facts(r, r.choice((0, 1, 2, 5, 40))) for n in range(150)}
+    people["anon:é😀"] = random_facts(r, 3_000)
+    assert_equal(spark, people, NOW_MS)
+
+
+def test_generated_histories(spark):
+    """Hypothesis draws the persons; one query folds them all."""
+    people: dict[str, list[Fact]] = {}
+
+    @settings(max_examples=120, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(histories(persons=("user:1",), rejected=False))
+    def draw(log):
+        winners = {entry.event_id: entry for entry in log}.values()
+        people[f"user:{len(people)}"] = [fact for entry in winners for fact in python_facts_of(entry)]
+
+    draw()
+    assert_equal(spark, people, NOW_MS)
+
+
+def test_sums_above_64_bits(spark):
+    facts = [Fact(NOW_MS - n, f"e{n}", 0, "order", product="p", amount_minor=10**15, currency="USD") for n in range(1, 9_500)]
+    got = native(spark, {"user:1": facts}, NOW_MS)["user:1"]
+    assert got["revenue_lifetime"] == {"USD": 9_499 * 10**15}
+    for primary in EXTRA:
+        assert got[primary.name] == python_fold(primary, facts, NOW_MS), primary
+
+
+def test_decay_weights_bit_for_bit(spark):
+    r = random.Random(3)
+    for half_life_ms in (7 * DAY_MS, DAY_MS, HOUR_MS, 1, 2, 846**3, 999_983):
+        instants = [r.randrange(EARLIEST_MS, LATEST_MS) for _ in range(20_000)]
+        instants += [n * half_life_ms + d for n in (EARLIEST_MS // half_life_ms + 1, NOW_MS // half_life_ms) for d in (-1, 0, 1)]
+        frame = spark.createDataFrame([(at,) for at in instants], "at bigint")
+        got = frame.select(*decay_columns(F.col("at"), half_life_ms)).collect()
+        assert [tuple(row) for row in got] == [decay_weight(at, half_life_ms) for at in instants]
+
+
+def test_tables_are_literals_of_the_plan(spark):
+    """Reading the tables per row would be a hundred times slower."""
+    frame = spark.range(1).select(decay_columns(F.col("id"), 7 * DAY_MS)[1].alias("weight"))
+    assert "array(" not in frame._jdf.queryExecution().optimizedPlan().toString()
+
+
+def test_fold_older(spark):
+    log = []
+
+    @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(histories(persons=("user:1",), rejected=False), event_times())
+    def draw(entries, _at):
+        person = f"user:{len(log)}"
+        log.append((person, {entry.event_id: entry for entry in entries}))
+
+    draw()
+    body = ("kind", "product", "category", "campaign", "amount_minor", "currency", "quantity", "key", "value")
+    rows = [
+        (person, e.event_id, e.at_ms, e.channel, e.device, [tuple(getattr(f, c) for c in body) for f in e.facts])
+        for person, winners in log
+        for e in winners.values()
+    ]
+    frame = spark.createDataFrame(
+        rows, f"person string, event_id string, at_ms bigint, channel string, device string, facts {FACTS_TYPE}"
+    )
+    horizon = CATALOGUE.horizon(NOW_MS, 5)
+    got = {
+        row.person: json.loads(row.json)
+        for row in fold_older(frame, CATALOGUE, horizon).select("person", F.to_json("older").alias("json")).collect()
+    }
+    assert facts_of(frame).count() == sum(len(e.facts) for _p, winners in log for e in winners.values())
+    for person, winners in log:
+        facts = [fact for e in winners.values() if e.at_ms < horizon for fact in python_facts_of(e)]
+        assert (person in got) == bool(facts)
+        for primary in CATALOGUE.lifetime:
+            encoded = got.get(person, {}).get(primary.name)
+            state = primary.state.zero() if encoded is None else primary.state.decode(encoded)
+            assert state == python_fold(primary, facts, horizon), primary
+
+
+def test_unknown_kind_is_refused():
+    class Other(Kind):
+        id = "other"
+
+    with pytest.raises(DefinitionError, match="no native fold"):
+        Fold([Primary("p", Other(), ANY)], NOW_MS)
+
+
+@given(st.data())
+@settings(max_examples=1, database=None)
+def test_every_kind_of_the_closed_set_is_tried(data):
+    assert {type(p.state) for p in EXTRA} == set(Kind.__subclasses__()) - {
+        k for k in Kind.__subclasses__() if k.__name__ == "Other"
+    }
