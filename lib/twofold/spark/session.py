@@ -30,6 +30,8 @@ PLACE = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "ERROR",
+    # Admission compiles into methods above HotSpot's limit of 8,000 bytecodes, which it would interpret for ever.
+    "spark.driver.extraJavaOptions": "-XX:-DontCompileHugeMethods",
     # One machine: the default of 50 tasks a snapshot made each Delta commit ten seconds.
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.sql.streaming.checkpoint.fileChecksum.enabled": "false",
