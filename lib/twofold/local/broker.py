@@ -28,10 +28,10 @@ _LOG4J = """<Configuration status="WARN">
 """
 
 
-def free_port(wanted: int | None = None) -> int:
-    """A free loopback port; ``wanted`` when it is still free."""
-    for port in (wanted, 0):
-        if port is None:
+def free_port(wanted: int | None = None, but: int | None = None) -> int:
+    """A free loopback port other than ``but``; ``wanted`` when it is still free."""
+    for port in (wanted, 0, 0):
+        if port is None or port == but:
             continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -39,7 +39,9 @@ def free_port(wanted: int | None = None) -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return int(probe.getsockname()[1])
+            found = int(probe.getsockname()[1])
+            if found != but:
+                return found
     raise PartError("no free port on the loopback interface")
 
 
@@ -67,11 +69,19 @@ def _properties(folder: Path, port: int, controller_port: int) -> str:
     return "".join(f"{key}={value}\n" for key, value in settings.items())
 
 
+def cluster_id() -> str:
+    """A new id of 22 characters, as Kafka makes them: never with a leading dash, which would read as an option."""
+    while (text := urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        continue
+    return text
+
+
 def _java() -> str:
     home = os.environ.get("JAVA_HOME")
-    java = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    java = shutil.which(str(Path(home) / "bin" / "java") if home else "java")
     if java is None:
-        raise PartError("java is missing: install Java 17 (Debian: openjdk-17-jre-headless)")
+        where = f" in JAVA_HOME {home}" if home else ""
+        raise PartError(f"java is missing{where}: install Java 17 (Debian: openjdk-17-jre-headless)")
     return java
 
 
@@ -96,14 +106,14 @@ class Broker:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         known = json.loads(self.record.read_text(encoding="utf-8")) if self.record.exists() else {}
-        port, controller = free_port(known.get("port")), free_port(known.get("controller_port"))
+        port = free_port(known.get("port"))
+        controller = free_port(known.get("controller_port"), but=port)
         properties, log4j = self.folder / "server.properties", self.folder / "log4j2.xml"
         properties.write_text(_properties(self.folder, port, controller), encoding="utf-8")
         log4j.write_text(_LOG4J, encoding="utf-8")
         java = [_java(), f"-Xmx{_HEAP}", f"-Dlog4j2.configurationFile={log4j}", "-cp", class_path]
         if not (self.folder / "data" / "meta.properties").exists():
-            cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            command = [*java, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", str(properties)]
+            command = [*java, "kafka.tools.StorageTool", "format", "--standalone", "-t", cluster_id(), "-c", str(properties)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise PartError(
