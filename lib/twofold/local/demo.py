@@ -154,9 +154,9 @@ class Demo:
                 for number, person in enumerate(people):
                     line = _live_event(person, number)
                     before = reader.record(person)
-                    producer.send(self._settings.kafka.events_topic, value=line, key=person.encode()).get(timeout=30)
+                    sent_at = producer.send(self._settings.kafka.events_topic, value=line, key=person.encode()).get(timeout=30)
                     acknowledged = time.monotonic()
-                    after = self._changed(reader, person, before)
+                    after = self._holding(reader, person, sent_at.partition, sent_at.offset)
                     took_ms = (time.monotonic() - acknowledged) * 1000
                     sent.append(line)
                     self._tell_change(before, after, took_ms, json.loads(line)["name"])
@@ -166,11 +166,12 @@ class Demo:
         return sent
 
     @staticmethod
-    def _changed(reader: Reader, person: str, before: Record) -> Record:
+    def _holding(reader: Reader, person: str, partition: int, offset: int) -> Record:
+        """The first record whose ``high`` has passed the live event's position."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             now = reader.record(person)
-            if now.freshness.high != before.freshness.high and now.values != before.values:
+            if any(ends.get(str(partition), 0) > offset for ends in now.freshness.high.values()):
                 return now
         raise PartError(f"the live event of {person} did not reach the record within 60 s: see the logs of speed and follower")
 

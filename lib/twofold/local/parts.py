@@ -116,6 +116,10 @@ class Supervisor:
 
     # --- one part ---------------------------------------------------------------------------------------------------------------
     def _start(self, name: str) -> None:
+        self._await(name, self._launch(name))
+
+    def _launch(self, name: str) -> Callable[[], bool]:
+        """Start a part's process; returns its condition of readiness."""
         settings = self._settings
         log = settings.home_path / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -141,6 +145,11 @@ class Supervisor:
             ready = lambda: read_ready(settings.home_path, name) is not None  # noqa: E731
         self._children[name] = _Child(name, process, log, started_ms)
         self._record()
+        return ready
+
+    def _await(self, name: str, ready: Callable[[], bool]) -> None:
+        settings, child = self._settings, self._children[name]
+        process, log, started_ms = child.process, child.log, child.started_ms
         alive = lambda: process.poll() is None and not self._stopping  # noqa: E731
         wait_until(ready, alive, settings.local.ready_timeout_s, name, log)
         if name == "broker":
@@ -174,7 +183,7 @@ class Supervisor:
 
     # --- the whole --------------------------------------------------------------------------------------------------------------
     def start(self) -> None:
-        """Start every part, each once the one before is ready. Raises :class:`HomeError`, :class:`PartError`; then nothing runs."""
+        """Start the broker, then the other parts; returns once all are ready. Raises :class:`HomeError`, :class:`PartError`; then nothing runs."""
         self._settings.home_path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(blocking=False)
@@ -184,9 +193,11 @@ class Supervisor:
             ) from error
         try:
             self._stop_leftovers()
-            for name in PARTS:
-                if name not in self._without:
-                    self._start(name)
+            self._start(PARTS[0])
+            # The rest only need the topics: they start side by side.
+            starting = [(name, self._launch(name)) for name in PARTS[1:] if name not in self._without]
+            for name, ready in starting:
+                self._await(name, ready)
             self._state = "ready"
             self._record()
         except BaseException:
