@@ -57,8 +57,8 @@ class System:
     def down(self) -> None:
         self.twofold("down")
 
-    def send(self, lines: Iterable[bytes]) -> SendReport:
-        report = send(self.settings, lines)
+    def send(self, lines: Iterable[bytes], rate: float | None = None) -> SendReport:
+        report = send(self.settings, lines, rate)
         assert report.failed == 0, report.failed_lines[:3]
         return report
 

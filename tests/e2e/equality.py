@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
+from deltalake import DeltaTable
+
+from tests.e2e.conftest import System
 from twofold.events import Entry
 from twofold.reader import Reader
 from twofold.settings import Settings
+from twofold.stores.archive_log import archive_end, committed_ranges
 from twofold.testing.oracle import by_person, record_of, winners
 
 
@@ -49,3 +55,30 @@ def differences(
                     found.append(f"{record.person} sendable at {t}: {got} != {reasons}")
     assert seen == (len(truth.people) if persons is None else len(persons)), f"{seen} records of {len(truth.people)} people"
     return found
+
+
+def topics(system: System) -> list[str]:
+    """Topic ids in the order of the manifests: a home has one."""
+    return list(dict.fromkeys(key.topic_id for key in system.log_end()))
+
+
+def conserved(system: System, log: list[Entry]) -> None:
+    """Distinct positions = ok + rejected, per partition, in `archive` and in `facts`; verdicts and facts are plain Python's."""
+    want = {entry.position: entry for entry in log}
+    facts = {entry.position: entry for entry in system.facts()}
+    assert facts == want
+    table = DeltaTable(system.settings.table("archive")).to_pyarrow_table(
+        columns=["topic_id", "partition", "offset", "verdict", "person", "event_id"]
+    )
+    rows = table.to_pylist()
+    assert len(rows) == len(want), "an entry stands in the archive twice, or not at all"
+    for row in rows:
+        entry = want[(row["topic_id"], row["partition"], row["offset"])]
+        assert (row["verdict"], row["person"], row["event_id"]) == (entry.verdict, entry.person, entry.event_id)
+    ranges = committed_ranges(system.settings.table("archive"))
+    for before, after in pairwise(ranges):
+        assert after.start == type(after.start)({key: before.end.next(key) for key in after.start})
+    assert archive_end(system.settings.table("archive")).covers(system.log_end())
+    counted = Counter((entry.partition, entry.verdict == "ok") for entry in log)
+    ends = {key.partition: end for key, end in system.log_end().items()}
+    assert {p: counted[(p, True)] + counted[(p, False)] for p in ends} == ends

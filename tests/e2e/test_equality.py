@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from deltalake import DeltaTable
 
 from tests.e2e.conftest import DATA, System
-from tests.e2e.equality import Truth, differences
+from tests.e2e.equality import Truth, conserved, differences, topics
 from tests.golden.duck import duck_values
 from twofold.local.convert import CONVERTERS, encode_event
 from twofold.reader import Reader
-from twofold.stores.archive_log import archive_end, committed_ranges
 from twofold.testing.hostile import corpus
 from twofold.timeline import DAY_MS, HOUR_MS
 
@@ -45,7 +41,7 @@ def _two_nights(system: System, lines: list[bytes], as_of_at: int | None, sample
     half, more = len(lines) // 2, len(lines) * 3 // 4
     system.send(lines[:half])
     system.wait()
-    truth = Truth(system.log(), _topics(system))
+    truth = Truth(system.log(), topics(system))
     as_of = max(e.at_ms or 0 for entries in truth.people.values() for e in entries) if as_of_at is None else as_of_at
     first = system.batch(as_of)
     assert first["seq"] == 1
@@ -53,7 +49,7 @@ def _two_nights(system: System, lines: list[bytes], as_of_at: int | None, sample
     system.wait()
 
     log = system.log()
-    truth = Truth(log, _topics(system))
+    truth = Truth(log, topics(system))
     edge = sorted(e.at_ms or 0 for entries in truth.people.values() for e in entries if (e.at_ms or 0) > as_of - 4 * DAY_MS)[0]
     instants = _instants(as_of, edge)
     for t in instants:
@@ -65,7 +61,7 @@ def _two_nights(system: System, lines: list[bytes], as_of_at: int | None, sample
     feeding.join()
     assert second["seq"] == 2
     system.wait()
-    truth = Truth(system.log(), _topics(system))
+    truth = Truth(system.log(), topics(system))
     # as_of has moved: what is more than five days before it is the archive's.
     for t in (instants[3], instants[5], instants[9], instants[10]):
         assert differences(system.settings, truth, t) == []
@@ -81,38 +77,12 @@ def _two_nights(system: System, lines: list[bytes], as_of_at: int | None, sample
     assert differences(system.settings, truth, as_of - 30 * DAY_MS, persons=people[:20]) == []
 
 
-def _topics(system: System) -> list[str]:
-    return list(dict.fromkeys(key.topic_id for key in system.log_end()))
-
-
-def _conserved(system: System, log: list) -> None:
-    """Distinct positions = ok + rejected, per partition, in `archive` and in `facts`; verdicts and facts are plain Python's."""
-    want = {entry.position: entry for entry in log}
-    facts = {entry.position: entry for entry in system.facts()}
-    assert facts == want
-    table = DeltaTable(system.settings.table("archive")).to_pyarrow_table(
-        columns=["topic_id", "partition", "offset", "verdict", "person", "event_id"]
-    )
-    rows = table.to_pylist()
-    assert len(rows) == len(want), "an entry stands in the archive twice, or not at all"
-    for row in rows:
-        entry = want[(row["topic_id"], row["partition"], row["offset"])]
-        assert (row["verdict"], row["person"], row["event_id"]) == (entry.verdict, entry.person, entry.event_id)
-    ranges = committed_ranges(system.settings.table("archive"))
-    for before, after in pairwise(ranges):
-        assert after.start == type(after.start)({key: before.end.next(key) for key in after.start})
-    assert archive_end(system.settings.table("archive")).covers(system.log_end())
-    counted = Counter((entry.partition, entry.verdict == "ok") for entry in log)
-    ends = {key.partition: end for key, end in system.log_end().items()}
-    assert {p: counted[(p, True)] + counted[(p, False)] for p in ends} == ends
-
-
 def test_the_shop_and_a_hostile_corpus(system: System, tmp_path: Path) -> None:
     lines = [encode_event(event) for event in CONVERTERS["shop"](None, seed=11, persons=500, events=12_000, shuffle=200)]
     hostile = [value for _name, value in corpus() if value and b"\n" not in value and len(value) < 1_900_000]
     middle = len(lines) // 3
     _two_nights(system, lines[:middle] + hostile + lines[middle:], None, sample=100)
-    _conserved(system, system.log())
+    conserved(system, system.log())
     rejected = system.twofold("quarantine", "--json").stdout.splitlines()
     assert len(rejected) == sum(1 for entry in system.log() if entry.verdict != "ok")
 

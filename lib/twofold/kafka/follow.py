@@ -263,7 +263,11 @@ class Follower:
         log_end = Offsets({PartitionKey(self._topic_id, tp.partition): end for tp, end in ends.items()})
         for tp, end in ends.items():
             if tp.partition in self._following:
-                self._skip_trailing_hole(self._following[tp.partition], end)
+                following = self._following[tp.partition]
+                self._skip_trailing_hole(following, end)
+                if following.state.high >= end:
+                    # Caught up now: whatever comes next at ``high`` is not older than this question, however long it was idle.
+                    following.state.broker_ms = max(following.state.broker_ms or 0, asked_ms)
         self._hot.beat(asked_ms, log_end)
         self._hot.commit(())
 

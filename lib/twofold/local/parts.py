@@ -183,7 +183,10 @@ class Supervisor:
 
     # --- the whole --------------------------------------------------------------------------------------------------------------
     def start(self) -> None:
-        """Start the broker, then the other parts; returns once all are ready. Raises :class:`HomeError`, :class:`PartError`; then nothing runs."""
+        """Start the broker, then the other parts; returns once all are ready.
+
+        Raises :class:`HomeError`, :class:`PartError`; then nothing runs.
+        """
         self._settings.home_path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(blocking=False)
