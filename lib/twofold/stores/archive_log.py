@@ -48,7 +48,7 @@ def archive_end(location: str) -> Offsets:
     """The last committed end, empty before the first commit."""
     if not DeltaTable.is_deltatable(location):
         return EMPTY_OFFSETS
-    table = DeltaTable(location, without_files=True)
+    table = DeltaTable(location)
     for limit in (8, None):
         for commit in table.history(limit):
             found = _range(commit)
