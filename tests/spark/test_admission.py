@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from pyspark.sql import functions as F
 from pyspark.sql.types import BinaryType, IntegerType, StructField, StructType
+
 from twofold import events as E
 from twofold.spark.admission import ADMITTED, FACTS_TYPE, admit
 from twofold.testing import hostile
