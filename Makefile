@@ -32,7 +32,7 @@ $(VENV)/.done: requirements.lock pyproject.toml | tools
 build/jars/.done: pom.xml | tools
 	@echo "setup: jars (pom.xml)"
 	@rm -rf build/jars
-	@mvn --quiet --batch-mode process-resources
+	@mvn --quiet --batch-mode package
 	@touch $@
 
 demo: setup  ## the main job: feed, nightly batch in the middle, records before and after a live event, comparison

@@ -26,6 +26,7 @@ NULL_CODE = -1
 NULL_AMOUNT = -(2**63)
 NULL_QUANTITY = -(2**31)
 HASH_SEED = 42
+_FEW_NAMES = 4_096
 
 KIND_CODE = {kind: code for code, kind in enumerate(FACT_KINDS)}
 TEXT_COLUMNS = ("product", "category", "campaign", "currency", "key", "value")
@@ -91,11 +92,12 @@ def facts_of(entry: Entry) -> list[Fact]:
 class Names:
     """Distinct texts in code-point order, kept as UTF-8 until one is asked for."""
 
-    __slots__ = ("_ends", "_text", "_utf8")
+    __slots__ = ("_ascii", "_ends", "_list", "_utf8")
 
     def __init__(self, utf8: bytes | memoryview, ends: I4) -> None:
         self._utf8, self._ends = utf8, ends
-        self._text: str | None = None
+        self._ascii: str | None = None
+        self._list: list[int] | None = None
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Names:
@@ -106,9 +108,22 @@ class Names:
     def __len__(self) -> int:
         return len(self._ends)
 
+    def _whole(self) -> tuple[str, list[int]]:
+        """The texts as one string ("" unless all are ASCII) and their ends, made at the first use."""
+        if self._list is None or self._ascii is None:
+            whole = bytes(self._utf8)
+            self._ascii = whole.decode("ascii") if whole.isascii() else ""
+            self._list = self._ends.tolist()
+        return self._ascii, self._list
+
     def __getitem__(self, code: int) -> str:
-        start = int(self._ends[code - 1]) if code else 0
-        return bytes(self._utf8[start : int(self._ends[code])]).decode("utf-8")
+        if len(self._ends) > _FEW_NAMES:
+            # Many names: slicing the stored bytes costs less than turning all ends into a list.
+            start = int(self._ends[code - 1]) if code else 0
+            return bytes(self._utf8[start : int(self._ends[code])]).decode("utf-8")
+        text, ends = self._whole()
+        start, end = (ends[code - 1] if code else 0), ends[code]
+        return text[start:end] if text else bytes(self._utf8[start:end]).decode("utf-8")
 
     def find(self, text: str) -> int:
         """Code of a text, or ``NULL_CODE``."""
@@ -119,18 +134,14 @@ class Names:
         """Texts of many codes at once."""
         if len(codes) < 16:
             return [self[int(code)] for code in codes]
-        ends = self._ends
         at = np.asarray(codes)
-        stops = ends[at]
-        starts = np.where(at > 0, ends[at - 1], 0)
-        if self._text is None:
-            whole = bytes(self._utf8)
-            self._text = whole.decode("ascii") if whole.isascii() else ""
-        if self._text:
-            text = self._text
-            return [text[a:b] for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+        stops = self._ends[at].tolist()
+        starts = np.where(at > 0, self._ends[at - 1], 0).tolist()
+        text, _ends = self._whole()
+        if text:
+            return [text[a:b] for a, b in zip(starts, stops, strict=True)]
         utf8 = bytes(self._utf8)
-        return [utf8[a:b].decode("utf-8") for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+        return [utf8[a:b].decode("utf-8") for a, b in zip(starts, stops, strict=True)]
 
     @property
     def parts(self) -> tuple[bytes | memoryview, I4]:

@@ -57,8 +57,12 @@ def rank(entry: Entry, row: ManifestRow) -> Rank:
 
 
 def find_gap(row: ManifestRow, hot: HotView) -> list[PartitionKey]:
-    """Partitions in which the hot store no longer reaches down to the cut."""
-    return [key for key, low in hot.low.items() if low > row.cut.next(key)]
+    """Partitions in which the hot store no longer reaches down to the cut, or whose topic no manifest has named yet.
+
+    Between a topic's recreation and its adoption nobody knows how its entries rank among the others: fail closed.
+    """
+    unreached = [key for key, low in hot.low.items() if low > row.cut.next(key)]
+    return unreached + [key for key in hot.high if key.topic_id not in row.topics]
 
 
 def other_version(row: ManifestRow, hot: HotView) -> bool:
@@ -72,11 +76,11 @@ def other_version(row: ManifestRow, hot: HotView) -> bool:
 
 
 def _dedupe(row: ManifestRow, person: PersonSnapshot, entries: Iterable[Entry], high: Offsets) -> _Deduped:
-    cut = row.cut
+    bounds: dict[tuple[str, int], tuple[int, int]] = {key: (row.cut.next(key), end) for key, end in high.items()}
     best: dict[str, tuple[Rank, Entry]] = {}
     for entry in entries:
-        key = PartitionKey(entry.topic_id, entry.partition)
-        if entry.verdict != "ok" or not cut.next(key) <= entry.offset < high.next(key):
+        cut, end = bounds.get((entry.topic_id, entry.partition), (0, 0))
+        if entry.verdict != "ok" or not cut <= entry.offset < end:
             continue
         assert entry.event_id is not None
         order = rank(entry, row)
@@ -129,6 +133,7 @@ class _Folded:
         self._slices: dict[str, tuple[int, int, Any]] = {}
         self._equal: dict[tuple[str, tuple[tuple[str, str], ...]], npt.NDArray[np.intp]] = {}
         self._codes: dict[str, int] = {}
+        self._texts: dict[int, str] = {}
 
     def _before_t(self, kind: str) -> tuple[int, int, Any]:
         """(first row, end row, event times) of a kind's facts before t; few times as a list (bisect beats numpy there)."""
@@ -168,17 +173,33 @@ class _Folded:
         if known is None:
             mask: npt.NDArray[np.bool_] | None = None
             for column, text in equals:
-                code = self._codes.get(text)
-                if code is None:
-                    code = self._codes[text] = self._columns.names.find(text)
+                codes = getattr(self._columns, column)[start:end]
+                code = self._code(text, codes)
                 if code == NULL_CODE:
                     mask = None
                     break
-                hit = getattr(self._columns, column)[start:end] == code
+                hit = codes == code
                 mask = hit if mask is None else mask & hit
             known = np.empty(0, np.intp) if mask is None else np.flatnonzero(mask) + start
             self._equal[(kind, equals)] = known
         return known
+
+    def _code(self, text: str, codes: npt.NDArray[np.int32]) -> int:
+        """Code of a text, or ``NULL_CODE`` when none of these rows has it."""
+        if len(codes) > 64:
+            known = self._codes.get(text)
+            if known is None:
+                known = self._codes[text] = self._columns.names.find(text)
+            return int(known)
+        # Few rows have few distinct texts: looking at them costs less than a search among all names.
+        for code in set(codes.tolist()):
+            if code != NULL_CODE:
+                name = self._texts.get(code)
+                if name is None:
+                    name = self._texts[code] = self._columns.names[code]
+                if name == text:
+                    return code
+        return NULL_CODE
 
 
 def _search(times: Any, at_ms: int) -> int:

@@ -165,6 +165,10 @@ class Reader:
         seen.update(hot)
         return iter(sorted(seen))
 
+    def vectors(self) -> HotView:
+        """How far the hot store has read, without anyone's facts; the empty view where there is no hot store."""
+        return self._hot.vectors() if self._hot is not None else HotView()
+
     def status(self) -> Status:
         """Vectors, snapshot and lag as they are now."""
         self.refresh()

@@ -53,7 +53,8 @@ class Record(msgspec.Struct, frozen=True):
 def lag_ms(row: ManifestRow, hot: HotView | None, now_ms: int) -> int | None:
     """How far a read at ``now_ms`` may lie behind the log, ms; ``None`` when nobody can tell (no hot store, no heartbeat).
 
-    0 where ``high`` had reached the log end at the follower's last heartbeat, else now - broker time of the entry at ``high``;
+    0 where ``high`` had reached the log end at the follower's last heartbeat, else now - broker time of the entry at ``high``
+    (the whole epoch where there is none);
     plus the heartbeat's age, so that a dead follower is a lag and an idle log is not.
     """
     if hot is None or hot.heartbeat is None:
@@ -61,8 +62,8 @@ def lag_ms(row: ManifestRow, hot: HotView | None, now_ms: int) -> int | None:
     reached = row.cut.join(hot.high)
     behind = 0
     for key in reached.behind(hot.heartbeat.log_end):
-        seen = hot.high_broker_ms.get(key)
-        behind = max(behind, now_ms - seen if seen is not None else now_ms - row.cut_time_ms if row.cut_time_ms >= 0 else now_ms)
+        # Unknown where nothing below ``high`` was seen. The cut's time is no bound: it is another partition's, perhaps.
+        behind = max(behind, now_ms - hot.high_broker_ms.get(key, 0))
     return max(0, behind) + max(0, now_ms - hot.heartbeat.at_ms)
 
 

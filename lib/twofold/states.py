@@ -7,6 +7,7 @@ state once each: deduplication belongs to the merge. ``fold_rows`` reads a row s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, localcontext
@@ -26,6 +27,8 @@ Rows = slice | npt.NDArray[np.intp]
 _NULLS = {"amount_minor": NULL_AMOUNT, "quantity": NULL_QUANTITY}
 #: Below this many rows a sum of 64-bit amounts (at most 10^15 each) cannot overflow.
 _SAFE_SUM_ROWS = 9_000
+#: Up to this many rows a Python loop groups faster than numpy.
+_FEW_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -388,16 +391,27 @@ def _plus_weights(a: dict[Any, Weight], b: dict[Any, Weight]) -> dict[Any, Weigh
 
 def _group_rows(
     codes: npt.NDArray[Any], weights: npt.NDArray[np.int64] | None, at: npt.NDArray[np.int64]
-) -> tuple[Any, list[int], list[int]]:
-    """Distinct codes with their exact weight sums and last times; ``at`` need not be sorted."""
+) -> tuple[list[int], list[int], list[int]]:
+    """Distinct codes with their exact weight sums and last times; ``at`` ascends."""
+    if len(codes) <= _FEW_ROWS:
+        # Ten numpy calls cost more than a loop over few rows. Times ascend, so the last one written is a code's latest.
+        listed = codes.tolist()
+        last = dict(zip(listed, at.tolist(), strict=True))
+        if weights is None:
+            counts = Counter(listed)
+            return list(last), [counts[code] for code in last], list(last.values())
+        sums = dict.fromkeys(last, 0)
+        for code, weight in zip(listed, weights.tolist(), strict=True):
+            sums[code] += weight
+        return list(last), list(sums.values()), list(last.values())
     order = np.argsort(codes, kind="stable")
     sorted_codes = codes[order]
     starts = np.flatnonzero(np.concatenate(([True], sorted_codes[1:] != sorted_codes[:-1])))
     if weights is None:
-        sums = np.diff(np.append(starts, len(codes)))
+        totals = np.diff(np.append(starts, len(codes)))
     else:
-        sums = np.add.reduceat(weights[order], starts)
-    return sorted_codes[starts], sums.tolist(), np.maximum.reduceat(at[order], starts).tolist()
+        totals = np.add.reduceat(weights[order], starts)
+    return sorted_codes[starts].tolist(), totals.tolist(), np.maximum.reduceat(at[order], starts).tolist()
 
 
 @dataclass(frozen=True)
@@ -480,7 +494,7 @@ class Histogram(Kind):
         if not len(at):
             return {}
         distinct, sums, last = _group_rows(BUCKETS[self.bucket](at), None, at)
-        return dict(zip(distinct.tolist(), zip(sums, last, strict=True), strict=True))
+        return dict(zip(distinct, zip(sums, last, strict=True), strict=True))
 
     def encode(self, state: dict[int, Weight]) -> Any:
         return _encode_weights(state)
@@ -596,16 +610,11 @@ class Decayed(Kind):
         span = int(index.max()) - first + 1
         # 2^41 a fact: a sum of up to four million facts fits 63 bits.
         distinct, sums, _last = _group_rows(codes.astype(np.int64) * span + (index - first), weights, at)
-        name_codes, indexes = np.divmod(distinct, span)
-        out: dict[str, dict[int, int]] = {}
-        previous = -1
-        current: dict[int, int] = {}
-        for code, place, total in zip(name_codes.tolist(), indexes.tolist(), sums, strict=True):
-            if code != previous:
-                previous, current = code, {}
-                out[columns.names[code]] = current
-            current[first + place] = total
-        return out
+        by_code: dict[int, dict[int, int]] = {}
+        for packed, total in zip(distinct, sums, strict=True):
+            code, place = divmod(packed, span)
+            by_code.setdefault(code, {})[first + place] = total
+        return {columns.names[code]: totals for code, totals in by_code.items()}
 
     def encode(self, state: dict[str, dict[int, int]]) -> Any:
         return {name: {str(index): weight for index, weight in sums.items()} for name, sums in state.items()}

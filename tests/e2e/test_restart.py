@@ -1,4 +1,4 @@
-"""kill -9 of every part, of the batch at each of its steps, a hole in `facts`, two rebuilds at once: equality holds, nothing doubled."""
+"""kill -9 of every part, of the batch at each step, a hole in `facts`, two rebuilds at once: equality holds."""
 
 from __future__ import annotations
 
@@ -112,10 +112,8 @@ def without_speed(tmp_path: Path) -> Iterator[System]:
 
 def test_a_hole_in_facts_is_stale_then_healed_from_events(without_speed: System) -> None:
     system = without_speed
-    lines = [
-        b'{"event_id":"e%d","type":"page","name":"p","user_id":"one","occurred_at":"2026-06-01T00:00:0%dZ"}' % (n, n)
-        for n in range(3)
-    ]
+    line = b'{"event_id":"e%d","type":"page","name":"p","user_id":"one","occurred_at":"2026-06-01T00:00:0%dZ"}'
+    lines = [line % (number, number) for number in range(3)]
     system.send(lines)
     log = system.log()
     assert len({entry.partition for entry in log}) == 1

@@ -6,7 +6,8 @@ import json
 from random import Random
 
 import pytest
-from duck import FEATURES, DuckLog, duck_values
+
+from tests.golden.duck import FEATURES, DuckLog, duck_values
 from twofold.local.convert import convert_shop, write_jsonl
 from twofold.testing import oracle
 from twofold.timeline import DAY_MS

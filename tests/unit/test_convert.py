@@ -4,6 +4,7 @@ import json
 from decimal import Decimal
 
 import pytest
+
 from twofold.errors import UsageError
 from twofold.local.convert import CONVERTERS, PROGRESS_EVERY, encode_event, write_jsonl
 

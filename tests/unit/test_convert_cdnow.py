@@ -5,6 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+
 from twofold.errors import UsageError
 from twofold.local.convert import CONVERTERS
 

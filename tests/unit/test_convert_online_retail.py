@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from twofold.errors import UsageError
 from twofold.events import admit
 from twofold.local.convert import CONVERTERS, encode_event

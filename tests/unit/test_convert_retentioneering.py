@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from twofold.errors import UsageError
 from twofold.events import admit
 from twofold.local.convert import CONVERTERS, encode_event

@@ -5,7 +5,8 @@ from __future__ import annotations
 from decimal import Decimal, localcontext
 
 import pytest
-from histories import EMPTY, WEEK_MS, T, each, entry, value
+
+from tests.unit.histories import EMPTY, WEEK_MS, T, each, entry, value
 from twofold.events import FactBody
 from twofold.testing import oracle
 from twofold.timeline import DAY_MS, HOUR_MS

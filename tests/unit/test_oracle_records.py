@@ -6,7 +6,8 @@ import itertools
 import json
 
 import pytest
-from histories import EMPTY, T, each, entry, value
+
+from tests.unit.histories import EMPTY, T, each, entry, value
 from twofold.errors import UsageError
 from twofold.events import Entry, FactBody
 from twofold.testing import oracle

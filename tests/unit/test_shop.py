@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 
 import msgspec
 import pytest
+
 from twofold.errors import UsageError
 from twofold.events import EMAIL_KINDS, FACT_KINDS, admit
 from twofold.local.convert import CONVERTERS, encode_event

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from twofold.columns import FactColumns, id_hash
 from twofold.errors import StoreError
 from twofold.events import Entry, FactBody

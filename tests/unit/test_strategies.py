@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from histories import EMPTY
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from tests.unit.histories import EMPTY
 from twofold.events import FACT_KINDS, MAX_FUTURE_MS
 from twofold.testing import oracle, strategies
 from twofold.timeline import DAY_MS, PartitionKey

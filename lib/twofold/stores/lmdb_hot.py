@@ -21,6 +21,7 @@ import msgspec
 
 from twofold.errors import StoreError
 from twofold.events import Entry, decode_entry, encode_entry
+from twofold.stores.lmdb_env import close_shared, open_shared
 from twofold.stores.memory import extend_ranges
 from twofold.timeline import EMPTY_OFFSETS, Offsets, PartitionKey
 from twofold.views import Heartbeat, HotView, VersionRange
@@ -70,19 +71,17 @@ def person_prefix(person: str) -> bytes:
 
 
 def _open(path: Path, map_size: int, readonly: bool) -> lmdb.Environment:
+    options: dict[str, Any] = {
+        "map_size": map_size,
+        "max_dbs": 2,
+        "sync": False,
+        "metasync": False,
+        "max_readers": 512,
+        "lock": True,
+    }
     try:
-        return lmdb.open(
-            str(path),
-            map_size=map_size,
-            max_dbs=2,
-            readonly=readonly,
-            create=not readonly,
-            sync=False,
-            metasync=False,
-            max_readers=512,
-            lock=True,
-        )
-    except lmdb.Error as error:
+        return open_shared(path, True, **options) if readonly else lmdb.open(str(path), **options)
+    except (lmdb.Error, OSError) as error:
         raise StoreError(
             f"the hot store {path} cannot be opened: {error}; start `twofold up` or `twofold follow` on this home"
         ) from error
@@ -95,7 +94,11 @@ class LmdbHotReader:
         if not (path / "data.mdb").exists():
             raise StoreError(f"there is no hot store at {path}: start `twofold up` or `twofold follow` on this home")
         self._env = _open(path, map_size, readonly=True)
-        self._bind()
+        try:
+            self._bind()
+        except StoreError:
+            close_shared(self._env)
+            raise
 
     def _bind(self) -> None:
         try:
@@ -160,7 +163,7 @@ class LmdbHotReader:
                 more = cursor.set_range(prefix + b"\xff" * (_POSITION.size + 1))
 
     def close(self) -> None:
-        self._env.close()
+        close_shared(self._env)
 
 
 def _view(state: HotState, entries: tuple[Entry, ...]) -> HotView:
@@ -302,6 +305,9 @@ class LmdbHot(LmdbHotReader):
                 if t == topic and p == key.partition and start <= offset < end:
                     out.append(decode_entry(value))
         return out
+
+    def close(self) -> None:
+        self._env.close()
 
     def flush(self) -> None:
         """Flush to disk."""

@@ -13,6 +13,7 @@ import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
 from twofold.errors import StoreError
+from twofold.stores.lmdb_env import close_shared, open_shared
 from twofold.stores.person_blobs import pack_batch
 from twofold.views import ManifestRow, PersonSnapshot
 
@@ -88,8 +89,8 @@ class SnapshotFile:
         if not path.exists():
             raise StoreError(f"snapshot file {path} is missing: fetch it, or rebuild with `twofold batch`")
         try:
-            self._env = lmdb.open(str(path), subdir=False, readonly=True, lock=False, max_readers=512)
-        except lmdb.Error as error:
+            self._env = open_shared(path, False, lock=False, max_readers=512)
+        except (lmdb.Error, OSError) as error:
             raise StoreError(f"snapshot file {path} cannot be opened: {error}; rebuild with `twofold batch`") from error
         self.row = row
         self._txn = self._env.begin(buffers=True)
@@ -111,7 +112,7 @@ class SnapshotFile:
 
     def close(self) -> None:
         self._txn.abort()
-        self._env.close()
+        close_shared(self._env)
 
 
 class EmptySnapshot:

@@ -1,0 +1,36 @@
+"""spark-submit --properties-file conf/spark/batch.conf jobs/batch.py --home HOME [--as-of T]: one nightly rebuild and publish.
+
+Prints `step NAME` as each step begins, then the manifest row as one JSON line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from twofold.settings import load_settings
+from twofold.spark.job import arguments, exit_code
+from twofold.timeline import read_time
+
+
+def main() -> int:
+    from twofold.spark.batch import rebuild
+    from twofold.spark.published import row_json
+    from twofold.spark.session import open_session
+
+    options = arguments("batch", lambda parser: parser.add_argument("--as-of", help="instant that places the horizon"))
+
+    def work() -> int:
+        settings = load_settings(options.config, home=options.home)
+        as_of_ms = None if options.as_of is None else read_time(options.as_of)
+        spark = open_session(settings, "batch")
+        row = rebuild(spark, settings, as_of_ms, lambda step: print(f"step {step}", flush=True))
+        print(json.dumps(row_json(row)), flush=True)
+        spark.stop()
+        return 0
+
+    return exit_code("batch", work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
