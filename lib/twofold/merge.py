@@ -198,7 +198,7 @@ class _Folded:
                 if name is None:
                     name = self._texts[code] = self._columns.names[code]
                 if name == text:
-                    return code
+                    return int(code)
         return NULL_CODE
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from twofold.settings import Settings, load_settings, reference_yaml
 
 ROOT = Path(__file__).resolve().parents[2]

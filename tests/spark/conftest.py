@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from twofold.settings import Settings
 from twofold.spark.session import open_session
 
