@@ -20,6 +20,7 @@ from twofold.events import Entry, decode_entry, make_entry
 from twofold.kafka.address import broker_address
 from twofold.kafka.produce import SendReport, send
 from twofold.kafka.topics import events_topic, log_offsets
+from twofold.local.broker import Broker
 from twofold.local.parts import status_parts
 from twofold.local.survey import wait_for_log_end
 from twofold.settings import Settings, load_settings
@@ -79,7 +80,7 @@ class System:
         now = status_parts(self.settings).get(part)
         if now is None or now["pid"] == before or not now["alive"]:
             return False
-        return part == "broker" or (self.home / "run" / f"{part}.json").exists()
+        return Broker(self.settings).answers() if part == "broker" else (self.home / "run" / f"{part}.json").exists()
 
     def log(self) -> list[Entry]:
         """Every entry of `events`, admitted by plain Python at its real position and broker time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -28,20 +29,28 @@ _LOG4J = """<Configuration status="WARN">
 """
 
 
+#: Below the range from which systems give out client ports: a client that keeps connecting to a port of that range while its
+#: server is down can be given the very same port as its own, connect to itself, and so keep the server from coming back.
+_PORTS = range(15_000, 32_000)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
 def free_port(wanted: int | None = None, but: int | None = None) -> int:
-    """A free loopback port other than ``but``; ``wanted`` when it is still free."""
-    for port in (wanted, 0, 0):
-        if port is None or port == but:
-            continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found = int(probe.getsockname()[1])
-            if found != but:
-                return found
+    """A free loopback port; ``wanted`` when it is still free; never ``but``, which is about to be taken."""
+    if wanted is not None and wanted != but and _is_free(wanted):
+        return wanted
+    for port in random.SystemRandom().sample(_PORTS, 200):
+        if port != but and _is_free(port):
+            return port
     raise PartError("no free port on the loopback interface")
 
 

@@ -43,8 +43,15 @@ def survey(settings: Settings) -> dict[str, Any]:
 
 def wait_for_log_end(settings: Settings, timeout_s: float, report: Callable[[int], None] = lambda _left: None) -> dict[str, Any]:
     """Wait until follower (and so speed) and archive have passed the log end seen at the call. Raises :class:`PartError`."""
-    _start, log_end = log_offsets(settings)
     deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            _start, log_end = log_offsets(settings)
+            break
+        except BrokerError:
+            # It may be starting again.
+            if time.monotonic() > deadline:
+                raise
     while True:
         high, archived = _high(settings), archive_end(settings.table("archive"))
         left = log_end.entries_since(high) + log_end.entries_since(archived)
