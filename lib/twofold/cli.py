@@ -288,13 +288,14 @@ def batch(
     from twofold.local.night import run_batch
 
     settings = _settings(home, config, debug)
-    code, row = run_batch(settings, _instant(as_of), config, lambda step: None if as_json else show.errors.print(f"  {step}"))
-    if code:
-        raise Exit(code)
+    night = run_batch(settings, _instant(as_of), config, lambda step: None if as_json else show.errors.print(f"  {step}"))
+    if night.exit_code:
+        show.errors.print(f"twofold: {night.error}", style="red", markup=False, soft_wrap=True)
+        raise Exit(night.exit_code)
     if as_json:
-        show.json_line(row)
+        show.json_line(night.row)
     else:
-        show.show_rows("published", ["what", "value"], [[key, value] for key, value in row.items()])
+        show.show_rows("published", ["what", "value"], [[key, value] for key, value in night.row.items()])
 
 
 # --- records ----------------------------------------------------------------------------------------------------------------------

@@ -131,9 +131,10 @@ class Demo:
     def _batch(self, newest_ms: int) -> None:
         # History lies inside its own years: its horizon is of then, not of the broker's clock.
         as_of = None if self._data == "shop" else newest_ms
-        code, row = run_batch(self._settings, as_of, None, lambda step: self._say("batch", step=step))
-        if code:
-            raise PartError(f"the batch ended with exit {code}: see {self._settings.home_path / 'logs' / 'batch.log'}")
+        night = run_batch(self._settings, as_of, None, lambda step: self._say("batch", step=step))
+        if night.exit_code:
+            raise PartError(night.error)
+        row = night.row
         counts = row.get("counts", {})
         self._say(
             "published",
