@@ -15,7 +15,6 @@ from twofold.timeline import DAY_MS, PartitionKey
 LATE_ENOUGH_MS = strategies.NOW_MS + 5 * DAY_MS
 
 
-@settings(max_examples=60, deadline=None)
 @given(strategies.histories(topics=("t1", "t2")))
 def test_a_history_is_a_log(log):
     assert len({e.position for e in log}) == len(log)
@@ -30,7 +29,6 @@ def test_a_history_is_a_log(log):
         assert all(a.offset < b.offset and a.broker_ms <= b.broker_ms for a, b in pairwise(entries))
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_a_recomputation_does_not_depend_on_delivery(data):
     log = data.draw(strategies.histories(topics=("t1", "t2")))
@@ -44,7 +42,6 @@ def test_a_recomputation_does_not_depend_on_delivery(data):
     assert all(list(record["values"]) == list(EMPTY) for _person, record in expected)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_vectors_stay_within_the_log(data):
     log = data.draw(strategies.histories())
@@ -55,7 +52,6 @@ def test_vectors_stay_within_the_log(data):
     assert data.draw(strategies.cuts(log, at_least=cut)).covers(cut)
 
 
-@settings(max_examples=60, deadline=None)
 @given(strategies.raw_lines())
 def test_raw_events_are_admitted(lines):
     for e in oracle.admit_lines(lines, broker_ms=LATE_ENOUGH_MS):
