@@ -42,7 +42,7 @@ test: setup lint  ## every test
 	@$(BIN)/python -m pytest
 
 quick: setup  ## tests without Spark and without a broker, under a minute
-	@$(BIN)/python -m pytest -m "not spark and not e2e and not slow"
+	@HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -m "not spark and not e2e and not slow"
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .

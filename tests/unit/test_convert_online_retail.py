@@ -80,6 +80,7 @@ def test_a_time_that_is_none_is_named_with_its_row(tmp_path):
 
 if REAL.is_dir():
 
+    @pytest.mark.slow
     def test_the_real_set_adds_up():
         orders, refunds, kinds, verdicts, ids = Decimal(0), Decimal(0), Counter(), Counter(), Counter()
         for event in CONVERTERS["online-retail"](REAL):
