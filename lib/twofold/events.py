@@ -6,14 +6,27 @@ this module and the native Spark admission both interpret it, so there is one me
 
 from __future__ import annotations
 
-import json
 import re
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import msgspec
 
 from twofold.currency import DEFAULT_CURRENCY, exponent
+from twofold.fact_rules import BODY_TEXT_COLUMNS as BODY_TEXT_COLUMNS
+from twofold.fact_rules import EMAIL_KINDS as EMAIL_KINDS
+from twofold.fact_rules import EVENT_TYPES as EVENT_TYPES
+from twofold.fact_rules import FACT_KINDS as FACT_KINDS
+from twofold.fact_rules import FACT_RULES as FACT_RULES
+from twofold.fact_rules import NAMED_TYPES as NAMED_TYPES
+from twofold.fact_rules import OTHER_KIND as OTHER_KIND
+from twofold.fact_rules import FactRule as FactRule
+from twofold.fact_rules import FieldRule as FieldRule
+from twofold.fact_rules import Source as Source
+from twofold.strict_json import MAX_DEPTH as MAX_DEPTH
+from twofold.strict_json import MAX_NAME_CHARS as MAX_NAME_CHARS
+from twofold.strict_json import MAX_NUMBER_CHARS as MAX_NUMBER_CHARS
+from twofold.strict_json import Number, parse_strict
 from twofold.timeline import EARLIEST_MS, LATEST_MS, MINUTE_MS, Position, parse_instant
 
 #: Changes whenever any entry could get another verdict or other facts.
@@ -23,10 +36,6 @@ ADMISSION_VERSION = 1
 MAX_ENTRY_BYTES = 1 << 20
 MAX_FACTS = 1_000
 MAX_FACT_TEXT_BYTES = 512 * 1024
-MAX_DEPTH = 100
-MAX_NUMBER_CHARS = 1_000
-#: in UTF-16 units
-MAX_NAME_CHARS = 50_000
 MAX_ID_CHARS = 100
 MAX_FUTURE_MS = 5 * MINUTE_MS
 MAX_QUANTITY = 10**9
@@ -42,100 +51,6 @@ CURRENCY_PATTERN = r"^[A-Za-z]{3}\z"
 #: Verdicts in the order in which the first failing reason wins; "ok" when none fails.
 REASONS = ("oversize", "malformed", "schema", "missing_event_id", "missing_identity", "bad_time", "future")
 Verdict = Literal["ok", "oversize", "malformed", "schema", "missing_event_id", "missing_identity", "bad_time", "future"]
-
-EVENT_TYPES = ("track", "identify", "page", "screen", "group", "alias", "email", "crm", "consent", "privacy", "retraction")
-#: Types whose event must have a name.
-NAMED_TYPES = ("track", "email")
-
-
-# --- the facts table ----------------------------------------------------------------------------------------------------------
-class Source(NamedTuple):
-    """Where a column's text comes from: a name inside ``properties`` (or a product), or the envelope's ``name``."""
-
-    name: str
-    envelope: bool = False
-
-
-class FieldRule(NamedTuple):
-    """One column of a fact: how it is read, and the sources of which the first that is present wins; all are judged."""
-
-    column: str
-    reads: Literal["text", "amount", "quantity", "currency"]
-    sources: tuple[Source, ...]
-
-
-class FactRule(NamedTuple):
-    """One row of the facts table: which events, the kind of their fact, its columns, and the further facts they yield."""
-
-    kind: str
-    types: tuple[str, ...]
-    names: tuple[str, ...] = ()
-    fields: tuple[FieldRule, ...] = ()
-    #: kind of one further fact for each element of ``properties.products`` with these columns; its currency is the event's
-    item_kind: str | None = None
-    item_fields: tuple[FieldRule, ...] = ()
-    #: the fact is repeated for each entry of this object: "traits" (scalars) or "purposes" (``properties.purposes``)
-    entries_of: Literal["traits", "purposes"] | None = None
-
-
-def _from(*names: str) -> tuple[Source, ...]:
-    return tuple(Source(name) for name in names)
-
-
-_EVENT_NAME = Source("name", envelope=True)
-_PRODUCT = FieldRule("product", "text", _from("product_id"))
-_CATEGORY = FieldRule("category", "text", _from("category"))
-_QUANTITY = FieldRule("quantity", "quantity", _from("quantity"))
-_ORDER_KEY = FieldRule("key", "text", _from("order_id"))
-_CURRENCY = FieldRule("currency", "currency", _from("currency"))
-_CART = (_PRODUCT, _CATEGORY, _QUANTITY)
-_EMAIL = (FieldRule("campaign", "text", _from("campaign_id")), FieldRule("key", "text", _from("message_id")))
-
-EMAIL_KINDS = {
-    "Email Sent": "email_sent",
-    "Email Delivered": "email_delivered",
-    "Email Opened": "email_opened",
-    "Email Link Clicked": "email_clicked",
-    "Email Bounced": "email_bounced",
-    "Email Unsubscribed": "email_unsubscribed",
-    "Email Marked as Spam": "email_complained",
-}
-
-#: The first rule that fits an event's type and name is its rule.
-FACT_RULES: tuple[FactRule, ...] = (
-    FactRule("page", ("page", "screen"), fields=(FieldRule("key", "text", (*_from("path", "url"), _EVENT_NAME)),)),
-    FactRule("view", ("track",), ("Product Viewed",), (_PRODUCT, _CATEGORY)),
-    FactRule("cart_add", ("track",), ("Product Added",), _CART),
-    FactRule("cart_remove", ("track",), ("Product Removed",), _CART),
-    FactRule(
-        "order",
-        ("track",),
-        ("Order Completed",),
-        (_ORDER_KEY, FieldRule("amount_minor", "amount", _from("total", "revenue")), _CURRENCY),
-        item_kind="purchase",
-        item_fields=(_PRODUCT, _CATEGORY, _QUANTITY, FieldRule("amount_minor", "amount", _from("price"))),
-    ),
-    FactRule(
-        "refund",
-        ("track",),
-        ("Order Refunded", "Order Cancelled"),
-        (_ORDER_KEY, FieldRule("amount_minor", "amount", _from("total")), _CURRENCY),
-    ),
-    *(FactRule(kind, ("email",), (name,), _EMAIL) for name, kind in EMAIL_KINDS.items()),
-    FactRule("trait", ("identify", "crm"), entries_of="traits"),
-    FactRule("consent", ("consent",), entries_of="purposes"),
-    FactRule("custom", ("track",), fields=(FieldRule("key", "text", (_EVENT_NAME,)),)),
-)
-#: The fact of an ok entry that no rule gives one: its key is the event's type.
-OTHER_KIND = "other"
-
-#: Every kind of fact; a kind's code in stored columns is its place here, so only ever append.
-FACT_KINDS: tuple[str, ...] = (
-    *dict.fromkeys(kind for rule in FACT_RULES for kind in (rule.kind, rule.item_kind) if kind is not None),
-    OTHER_KIND,
-)
-#: Text columns of a fact that its body carries (the envelope's are person, event_id, channel, device).
-BODY_TEXT_COLUMNS = ("product", "category", "campaign", "currency", "key", "value")
 
 
 # --- the result ----------------------------------------------------------------------------------------------------------------
@@ -209,81 +124,6 @@ def make_entry(version: str, position: Position, broker_ms: int, value: bytes | 
     return Entry(version, *position, broker_ms, a.verdict, a.person, a.event_id, a.at_ms, a.channel, a.device, a.facts)
 
 
-# --- strict JSON -----------------------------------------------------------------------------------------------------------------
-class _Malformed(ValueError):
-    pass
-
-
-class _Number(str):
-    """A JSON number kept as its literal."""
-
-    __slots__ = ()
-
-
-def _number(literal: str) -> _Number:
-    if len(literal) > MAX_NUMBER_CHARS:
-        raise _Malformed
-    return _Number(literal)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    out = dict(pairs)
-    if len(out) != len(pairs) or any(_is_long_name(name) for name in out):
-        raise _Malformed
-    return out
-
-
-def _is_long_name(name: str) -> bool:
-    # Counted in UTF-16 units, as Spark's parser does: a character beyond the basic plane is two.
-    return len(name) * 2 > MAX_NAME_CHARS and len(name.encode("utf-16-le", "surrogatepass")) > 2 * MAX_NAME_CHARS
-
-
-def _constant(_name: str) -> Any:
-    raise _Malformed
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_number, parse_float=_number, parse_constant=_constant)
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def _depth(text: str) -> int:
-    deepest = depth = 0
-    for char in _STRING.sub("", text):
-        if char in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif char in "]}":
-            depth -= 1
-    return deepest
-
-
-def _has_surrogate(value: Any) -> bool:
-    if isinstance(value, str):
-        return _SURROGATE.search(value) is not None
-    if isinstance(value, dict):
-        return any(_has_surrogate(name) or _has_surrogate(item) for name, item in value.items())
-    return isinstance(value, list) and any(_has_surrogate(item) for item in value)
-
-
-def parse_strict(value: bytes) -> dict[str, Any] | None:
-    """The object of one RFC 8259 text in valid UTF-8 (numbers as ``_Number`` literals), or ``None`` when malformed."""
-    try:
-        text = value.decode("utf-8")
-        if text.count("{") + text.count("[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
-            return None
-        start = len(text) - len(text.lstrip(" \t\n\r"))
-        parsed, end = _DECODER.raw_decode(text, start)
-        if not isinstance(parsed, dict) or text[end:].strip(" \t\n\r"):
-            return None
-        # Only a \u escape can bring a lone surrogate in: UTF-8 itself has none.
-        if "\\u" in text and _has_surrogate(parsed):
-            return None
-    except (ValueError, RecursionError):
-        return None
-    return parsed
-
-
 # --- reading values ------------------------------------------------------------------------------------------------------
 class _Schema(Exception):
     """A present value is of a type or range that the contract does not allow."""
@@ -294,7 +134,7 @@ _INTEGER = re.compile(r"-?[0-9]+\Z")
 
 def _integer(value: Any) -> int | None:
     """The value of an integer literal within signed 64 bits, else ``None``."""
-    if isinstance(value, _Number) and _INTEGER.match(value):
+    if isinstance(value, Number) and _INTEGER.match(value):
         number = int(value)
         if -(2**63) <= number < 2**63:
             return number
@@ -314,7 +154,7 @@ def _decimal(literal: str) -> Decimal | None:
 
 
 def _text(value: Any) -> str | None:
-    if value is None or (isinstance(value, str) and not isinstance(value, _Number)):
+    if value is None or (isinstance(value, str) and not isinstance(value, Number)):
         return value or None
     number = _integer(value)
     if number is None:
@@ -339,7 +179,7 @@ _AMOUNT, _QUANTITY_TEXT, _CURRENCY_TEXT = _pattern(AMOUNT_PATTERN), _pattern(QUA
 def _amount(value: Any) -> Decimal | None:
     if value is None:
         return None
-    if isinstance(value, _Number):
+    if isinstance(value, Number):
         number = _decimal(value)
     elif isinstance(value, str) and _AMOUNT.match(value):
         number = Decimal(value)
@@ -365,7 +205,7 @@ def _quantity(value: Any) -> int:
     if value is None:
         return 1
     number = _integer(value)
-    if number is None and isinstance(value, str) and not isinstance(value, _Number) and _QUANTITY_TEXT.match(value):
+    if number is None and isinstance(value, str) and not isinstance(value, Number) and _QUANTITY_TEXT.match(value):
         number = int(value)
     if number is None or abs(number) > MAX_QUANTITY:
         raise _Schema
@@ -375,7 +215,7 @@ def _quantity(value: Any) -> int:
 def _currency(value: Any) -> str:
     if value is None:
         return DEFAULT_CURRENCY
-    if isinstance(value, str) and not isinstance(value, _Number) and _CURRENCY_TEXT.match(value):
+    if isinstance(value, str) and not isinstance(value, Number) and _CURRENCY_TEXT.match(value):
         return value.upper()
     raise _Schema
 
@@ -390,7 +230,7 @@ def _plain(number: Decimal) -> str:
 
 def _trait_value(value: Any) -> str | None:
     """The text of a scalar trait; ``None`` for what yields no fact."""
-    if isinstance(value, _Number):
+    if isinstance(value, Number):
         number = _decimal(value)
         return None if number is None else _plain(number)
     if isinstance(value, bool):
@@ -400,7 +240,7 @@ def _trait_value(value: Any) -> str | None:
 
 def _time(value: Any) -> int | None:
     at = _integer(value)
-    if at is None and isinstance(value, str) and not isinstance(value, _Number):
+    if at is None and isinstance(value, str) and not isinstance(value, Number):
         at = parse_instant(value)
     return at if at is not None and EARLIEST_MS <= at < LATEST_MS else None
 
@@ -472,7 +312,7 @@ def _facts(
         purposes = reader.mapping(properties.get("purposes"))
         for key in sorted(purposes):
             value = purposes[key]
-            granted = isinstance(value, str) and not isinstance(value, _Number) and value == "granted"
+            granted = isinstance(value, str) and not isinstance(value, Number) and value == "granted"
             facts.append(FactBody(rule.kind, key=key, value="granted" if granted else "denied"))
     else:
         facts = [reader.body(rule.kind, rule.fields, properties, name, None)]
@@ -528,7 +368,7 @@ def admit(value: bytes | None, broker_ms: int) -> Admission:
     person = f"user:{user_id}" if user_id is not None else f"anon:{anonymous_id}" if anonymous_id is not None else None
     event_type = event.get("type")
     facts: tuple[FactBody, ...] = ()
-    if isinstance(event_type, str) and not isinstance(event_type, _Number) and event_type in EVENT_TYPES:
+    if isinstance(event_type, str) and not isinstance(event_type, Number) and event_type in EVENT_TYPES:
         reader.broken |= name is None and event_type in NAMED_TYPES
         facts = _facts(reader, event_type, name, properties, traits)
     else:

@@ -14,8 +14,8 @@ from pyspark.sql.types import BinaryType, IntegerType, StructField, StructType
 from twofold import events as E
 from twofold.spark.admission import ADMITTED, FACTS_TYPE, admit
 from twofold.testing import hostile
-from twofold.testing.hostile import mutate, rewrite
 from twofold.testing.hostile_values import ABSENT, BROKER_MS, SCALARS, Raw, event
+from twofold.testing.mutating import mutate, rewrite
 from twofold.timeline import EARLIEST_MS, LATEST_MS
 
 pytestmark = pytest.mark.spark
