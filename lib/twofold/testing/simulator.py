@@ -1,0 +1,300 @@
+"""Runs histories through the real core and holds every read to the naive oracle, or to the verdict that is right for it.
+
+A read is wrong when a value, a permission, a flag or the lack of one is wrong. What is right is worked out here from the log and
+the world's own notes, never from the product's answer. Seeded: a script and its reads are the same on every machine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, NamedTuple
+
+from twofold.events import Entry
+from twofold.merge import Merged, merge
+from twofold.record import Record, make_record
+from twofold.testing import oracle
+from twofold.testing.nights import LATE_GRACE_DAYS
+from twofold.testing.script import PERSONS, START_MS, WIDTHS_MS, Script, Step
+from twofold.testing.world import CATALOGUES, Parts, World
+from twofold.timeline import DAY_MS, Offsets
+from twofold.views import HotView, ManifestRow
+
+FRESH_MAX_LAG_MS = 10_000
+CONSENT_MAX_LAG_MS = 60_000
+READS_PER_STEP = 3
+GRACE_MS = LATE_GRACE_DAYS * DAY_MS
+
+
+class Wrong(AssertionError):
+    """A read whose answer is not the right one."""
+
+
+@dataclass
+class Tally:
+    """What was read: how many, by which state, how often a field was in conflict, how often two snapshots answered alike."""
+
+    reads: int = 0
+    states: Counter[str] = field(default_factory=Counter)
+    conflicts: int = 0
+    pairs: int = 0
+
+    def add(self, other: Tally) -> None:
+        self.reads += other.reads
+        self.states.update(other.states)
+        self.conflicts += other.conflicts
+        self.pairs += other.pairs
+
+
+class Read(NamedTuple):
+    """One answer: under which version, up to which vector, and what it said."""
+
+    version: str
+    offsets: Offsets
+    merged: Merged
+    record: Record
+
+
+class Judge:
+    """The independent side: what F(person, t, O) is, and which verdict a read must carry."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._persons: dict[tuple[str, str], list[Entry]] = {}
+        self._read_upto: Counter[str] = Counter()
+        self._winners: dict[tuple[str, str, Offsets], list[Entry]] = {}
+        self._values: dict[tuple[str, str, Offsets, int], dict[str, Any]] = {}
+
+    def entries(self, person: str, version: str) -> list[Entry]:
+        """The person's ok entries in the whole log, under one version."""
+        arrivals = self.world.arrivals
+        for message in arrivals[self._read_upto[version] :]:
+            entry = self.world.truth(version, message)
+            if entry.verdict == "ok" and entry.person is not None:
+                self._persons.setdefault((version, entry.person), []).append(entry)
+        self._read_upto[version] = len(arrivals)
+        return self._persons.get((version, person), [])
+
+    def winners(self, person: str, version: str, offsets: Offsets) -> list[Entry]:
+        key = (person, version, offsets)
+        if key not in self._winners:
+            below = (entry for entry in self.entries(person, version) if offsets.holds(entry.position))
+            self._winners[key] = oracle.winners(below, self.world.topics)
+        return self._winners[key]
+
+    def values(self, person: str, version: str, offsets: Offsets, t: int) -> dict[str, Any]:
+        key = (person, version, offsets, t)
+        if key not in self._values:
+            found = oracle.values(self.winners(person, version, offsets), t)
+            self._values[key] = {name: found[name] for name in CATALOGUES[version].features}
+        return self._values[key]
+
+    def outcome(self, row: ManifestRow, high: Offsets, t: int) -> str:
+        """Which outcome is right, from the world's own notes."""
+        world = self.world
+        if row.as_of_ms is not None and t < row.as_of_ms - GRACE_MS:
+            return "archive"
+        if any(lost > row.cut.next(key) for key, lost in world.lost.items()) or any(k.topic_id not in row.topics for k in high):
+            return "gap"
+        for key, end in high.items():
+            claimed = world.claimed.get(key, {})
+            if any(claimed[offset] != row.version for offset in range(row.cut.next(key), end)):
+                return "definition"
+        return "ok"
+
+    def doubtful(self, person: str, row: ManifestRow, offsets: Offsets) -> bool:
+        """Whether a copy above the cut may beat one that is folded: its broker time is not above the cut's."""
+        if row.horizon_ms is None:
+            return False
+        folded = {e.event_id for e in self.winners(person, row.version, row.cut) if (e.at_ms or 0) < row.horizon_ms}
+        return any(
+            e.event_id in folded and e.broker_ms <= row.cut_time_ms and not row.cut.holds(e.position)
+            for e in self.entries(person, row.version)
+            if offsets.holds(e.position)
+        )
+
+    def behind_ms(self, offsets: Offsets, log_end: Offsets, now_ms: int) -> int | None:
+        """Age of the oldest entry below the log's end that O lacks; ``None`` when it lacks none."""
+        missing = [
+            message.broker_ms
+            for key, end in log_end.items()
+            for offset, message in self.world.log[key].messages.items()
+            if offsets.next(key) <= offset < end
+        ]
+        return now_ms - min(missing) if missing else None
+
+
+class Simulation:
+    """One history: the world, its judge, and the readers that hold snapshots."""
+
+    def __init__(self, script: Script, parts: Parts | None = None) -> None:
+        self.script = script
+        self.world = World(script.partitions, script.starts, START_MS, parts)
+        self.judge = Judge(self.world)
+        self.tally = Tally()
+        #: A reader that moves to the newest snapshot at each read, and two that move when they are told.
+        self.held = [self.world.rows[0], self.world.rows[0]]
+
+    def run(self) -> Tally:
+        """Every step with its reads, and all persons at the end. Raises :class:`Wrong`."""
+        for number, step in enumerate(self.script.steps):
+            rng = Random(step.seed)
+            self._apply(step, rng)
+            for _ in range(READS_PER_STEP):
+                self._read_once(rng, f"after step {number} ({step.op})")
+        rng = Random(self.script.seed)
+        self.read_all(rng, "at the end")
+        self.world.flow(rng)
+        self.read_all(rng, "at the end, when everything is visible")
+        return self.tally
+
+    def _apply(self, step: Step, rng: Random) -> None:
+        world = self.world
+        world.now_ms += step.wait_ms
+        if step.op == "send":
+            world.send(rng, step.values)
+        elif step.op == "refresh":
+            self.held[rng.randrange(len(self.held))] = world.rows[-1]
+        else:
+            operation: Callable[[Random], None] = getattr(world, step.op)
+            operation(rng)
+
+    def _instant(self, rng: Random, person: str, row: ManifestRow) -> int:
+        choice = rng.random()
+        if choice < 0.35:
+            return self.world.now_ms + rng.choice((-1, 0, 0, 1))
+        entries = self.judge.entries(person, row.version)
+        if choice < 0.75 and entries:
+            at = rng.choice(entries[-12:]).at_ms or 0
+            t = at + rng.choice((0, *WIDTHS_MS)) + rng.choice((-1, 0, 1))
+            if row.as_of_ms is None or t >= row.as_of_ms - GRACE_MS:
+                return t
+        if choice < 0.9 and row.as_of_ms is not None:
+            return row.as_of_ms + rng.choice((0, 0, -GRACE_MS, -3 * DAY_MS, DAY_MS)) + rng.choice((-1, 0, 1))
+        return self.world.now_ms + rng.choice((DAY_MS, 30 * DAY_MS, 40 * DAY_MS, -2 * DAY_MS))
+
+    def _between(self, rng: Random) -> Callable[[], None] | None:
+        """What others do while a read is under way."""
+        if rng.random() >= 0.25:
+            return None
+        world = self.world
+
+        def trim_and_follow() -> None:
+            world.trim()
+            world.follow(rng)
+
+        return rng.choice((world.trim, world.heal, trim_and_follow))
+
+    def _read_once(self, rng: Random, when: str) -> None:
+        row = self.world.rows[-1] if rng.random() < 0.6 else rng.choice(self.held)
+        person = rng.choice(PERSONS)
+        t = self._instant(rng, person, row)
+        first = self.read(row, person, t, when, self._between(rng))
+        if rng.random() < 0.3:
+            self._agree(first, self.read(rng.choice(self.world.rows), person, t, when), when)
+
+    def read_all(self, rng: Random, when: str) -> None:
+        for person in PERSONS:
+            for t in {self.world.now_ms, self._instant(rng, person, self.world.rows[-1])}:
+                reads = [self.read(row, person, t, when) for row in {id(r): r for r in self.world.rows[-3:]}.values()]
+                for other in reads[1:]:
+                    self._agree(reads[0], other, when)
+
+    def _agree(self, first: Read, second: Read, when: str) -> None:
+        """The same (t, O) from two snapshots of one version gives the same values, fields in conflict apart."""
+        both = first.merged.outcome == second.merged.outcome == "ok"
+        if not both or first[:2] != second[:2]:
+            return
+        self.tally.pairs += 1
+        for name, value in first.record.values.items():
+            exact = first.record.fields[name] == second.record.fields[name] == "exact"
+            if exact and value != second.record.values[name]:
+                rows = f"{first.record.freshness.snapshot} and {second.record.freshness.snapshot}"
+                raise Wrong(f"{when}: the same (t, O) from {rows} differs in {name}: {value!r}, {second.record.values[name]!r}")
+
+    # --- one read ---------------------------------------------------------------------------------------------------------------
+    def read(self, row: ManifestRow, person: str, t: int, when: str, between: Callable[[], None] | None = None) -> Read:
+        """Answer as a reader does, and hold the answer to what is right. Raises :class:`Wrong`."""
+        world = self.world
+        now_ms = world.now_ms
+        hot = world.read_hot(person, between)
+        catalogue = CATALOGUES[row.version]
+        resolved = world.manifest(row)
+        merged = merge(catalogue, resolved, world.person(row, person), hot, t, LATE_GRACE_DAYS)
+        expected = self.judge.outcome(row, hot.high, t)
+        where = f"{when}: {person} at t={t} from {row.snapshot} (seq {row.seq})"
+        if merged.outcome != expected:
+            raise Wrong(f"{where}: the outcome is {merged.outcome}, right is {expected}")
+        if expected == "archive":
+            merged, hot, offsets = self._from_archive(row, person, t)
+        else:
+            offsets = row.cut.join(hot.high) if expected == "ok" else row.cut
+        record = make_record(catalogue, person, row, merged, hot, t, now_ms, FRESH_MAX_LAG_MS, CONSENT_MAX_LAG_MS, offsets)
+        self.tally.reads += 1
+        self.tally.states[record.freshness.state] += 1
+        self._hold_values(where, row, person, t, offsets, record)
+        self._hold_state(where, row, person, offsets, hot, record, now_ms)
+        self._hold_sendable(where, row, person, t, offsets, record)
+        return Read(row.version, offsets, merged, record)
+
+    def _from_archive(self, row: ManifestRow, person: str, t: int) -> tuple[Merged, HotView, Offsets]:
+        """Below the snapshot's range: everything from the archive, at its end."""
+        world = self.world
+        end = Offsets({key: part.next for key, part in world.log.items() if key.topic_id in row.topics})
+        ok = tuple(entry for entry in self.judge.entries(person, row.version) if end.holds(entry.position))
+        start = ManifestRow(0, "empty", world.rows[0].cut, row.version, topics=row.topics)
+        hot = HotView(high=end, low=start.cut, entries=ok)
+        merged = merge(CATALOGUES[row.version], start, None, hot, t, LATE_GRACE_DAYS)
+        return Merged("archive", merged.offsets, merged.states, merged.conflict, merged.known), hot, start.cut.join(end)
+
+    def _hold_values(self, where: str, row: ManifestRow, person: str, t: int, offsets: Offsets, record: Record) -> None:
+        right = self.judge.values(person, row.version, offsets, t)
+        conflict = [name for name, state in record.fields.items() if state == "conflict"]
+        if record.values != right:
+            for name, value in right.items():
+                if record.fields[name] == "exact" and record.values[name] != value:
+                    raise Wrong(f"{where}, O={offsets.to_json()}: {name} is {record.values[name]!r}, right is {value!r}")
+        if record.values.get("interest") is not None and "interest" not in conflict:
+            order = list(record.values["interest"])
+            if order != list(right["interest"]):
+                raise Wrong(f"{where}: interest is ordered {order}, right is {list(right['interest'])}")
+        if conflict:
+            self.tally.conflicts += 1
+            if not self.judge.doubtful(person, row, offsets):
+                raise Wrong(f"{where}: {conflict} are marked conflict without a cause")
+
+    def _hold_state(
+        self, where: str, row: ManifestRow, person: str, offsets: Offsets, hot: HotView, record: Record, now_ms: int
+    ) -> None:
+        state = record.freshness.state
+        if state in ("gap", "definition", "archive"):
+            return
+        beat = hot.heartbeat
+        if beat is None:
+            if state != "batch_only":
+                raise Wrong(f"{where}: the state is {state} and there has been no heartbeat")
+            return
+        behind_ms = self.judge.behind_ms(offsets, beat.log_end, now_ms)
+        old = now_ms - beat.at_ms > FRESH_MAX_LAG_MS
+        must = bool(beat.jumped) or old or (behind_ms is not None and behind_ms > FRESH_MAX_LAG_MS)
+        may = must or offsets.behind(beat.log_end)
+        if state == "stale" and not may:
+            raise Wrong(f"{where}: stale without a cause")
+        if state != "stale" and must:
+            raise Wrong(f"{where}: {state}, and yet jumped={beat.jumped}, old={old}, behind by {behind_ms} ms")
+        known = bool(self.judge.winners(person, row.version, offsets))
+        if state in ("fresh", "default") and (state == "fresh") != known:
+            raise Wrong(f"{where}: {state}, and yet the person is {'known' if known else 'unknown'}")
+
+    def _hold_sendable(self, where: str, row: ManifestRow, person: str, t: int, offsets: Offsets, record: Record) -> None:
+        said, state = record.sendable, record.freshness.state
+        right = oracle.sendable(self.judge.winners(person, row.version, offsets), t)
+        if said.ok and not (right["ok"] and state in ("fresh", "stale")):
+            raise Wrong(f"{where}: sendable in state {state}; right is {right}")
+        exact = "conflict" not in record.fields.values()
+        if state == "fresh" and exact and (said.ok, list(said.reasons)) != (right["ok"], right["reasons"]):
+            raise Wrong(f"{where}: sendable is {said}, right is {right}")
+        if said.ok and record.fields["consent_marketing"] == "conflict":
+            raise Wrong(f"{where}: sendable on inputs that are in conflict")
