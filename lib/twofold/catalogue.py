@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from twofold.features import Catalogue, Feature, Primary, Select
-from twofold.states import Count, Decayed, Distinct, Histogram, Latest, MoneySum, Recent, Sum, Top
+from twofold.rankings import Decayed, Distinct, Histogram, Recent, Top
+from twofold.states import Count, Latest, MoneySum, Sum
 from twofold.timeline import DAY_MS, HOUR_MS, Window
 
 HOUR, DAY, WEEK, MONTH = Window(HOUR_MS), Window(DAY_MS), Window(7 * DAY_MS), Window(30 * DAY_MS)

@@ -15,7 +15,8 @@ from typing import Any
 
 from twofold.errors import DefinitionError
 from twofold.events import ADMISSION_VERSION, FACT_KINDS
-from twofold.states import Count, Decayed, Distinct, Extreme, Histogram, Kind, Latest, MoneySum, Recent, Sum, Top
+from twofold.rankings import Decayed, Distinct, Histogram, Recent, Top
+from twofold.states import Count, Extreme, Kind, Latest, MoneySum, Sum
 from twofold.timeline import DAY_MS, LIFETIME, Window
 
 

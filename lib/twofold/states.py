@@ -7,11 +7,9 @@ state once each: deduplication belongs to the merge. ``fold_rows`` reads a row s
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal, localcontext
-from functools import lru_cache, reduce
+from functools import reduce
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,16 +17,13 @@ import numpy.typing as npt
 
 from twofold.columns import NULL_AMOUNT, NULL_CODE, NULL_QUANTITY, Fact, FactColumns
 from twofold.errors import StateError
-from twofold.timeline import DAY_MS, HOUR_MS
 
 #: Rows of a selection: a slice of the columns, or row numbers in ascending order.
 Rows = slice | npt.NDArray[np.intp]
 
-_NULLS = {"amount_minor": NULL_AMOUNT, "quantity": NULL_QUANTITY}
+NULLS = {"amount_minor": NULL_AMOUNT, "quantity": NULL_QUANTITY}
 #: Below this many rows a sum of 64-bit amounts (at most 10^15 each) cannot overflow.
 _SAFE_SUM_ROWS = 9_000
-#: Up to this many rows a Python loop groups faster than numpy.
-_FEW_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -60,11 +55,13 @@ class Kind:
     def decode(self, data: Any) -> Any:
         return data
 
-    def _refuse(self, data: Any) -> StateError:
+    def refuse(self, data: Any) -> StateError:
+        """The error for an encoded state that cannot be read."""
         return StateError(f"an encoded {self.id} state cannot be read: {str(data)[:80]!r}")
 
 
-def _row_count(rows: Rows) -> int:
+def row_count(rows: Rows) -> int:
+    """How many rows a selection has."""
     return (rows.stop - rows.start) if isinstance(rows, slice) else len(rows)
 
 
@@ -93,11 +90,11 @@ class Count(Kind):
         return sum(1 for _ in facts)
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> int:  # noqa: ARG002
-        return _row_count(rows)
+        return row_count(rows)
 
     def decode(self, data: Any) -> int:
         if type(data) is not int:
-            raise self._refuse(data)
+            raise self.refuse(data)
         return data
 
 
@@ -122,11 +119,11 @@ class Sum(Kind):
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> int:
         values = getattr(columns, self.column)[rows]
-        return _exact_sum(values[values != _NULLS[self.column]].astype(np.int64))
+        return _exact_sum(values[values != NULLS[self.column]].astype(np.int64))
 
     def decode(self, data: Any) -> int:
         if type(data) is not int:
-            raise self._refuse(data)
+            raise self.refuse(data)
         return data
 
 
@@ -180,7 +177,7 @@ class MoneySum(Kind):
 
     def decode(self, data: Any) -> dict[str, int]:
         if not isinstance(data, dict):
-            raise self._refuse(data)
+            raise self.refuse(data)
         return data
 
 
@@ -188,16 +185,18 @@ class MoneySum(Kind):
 Mark = tuple[int, str, int, Any]
 
 
-def _encode_mark(mark: Mark) -> dict[str, Any]:
+def encode_mark(mark: Mark) -> dict[str, Any]:
+    """A mark as JSON values; a null value is left out."""
     encoded = {"at_ms": mark[0], "event_id": mark[1], "ordinal": mark[2]}
     return encoded if mark[3] is None else {**encoded, "value": mark[3]}
 
 
-def _decode_mark(kind: Kind, data: Any) -> Mark:
+def decode_mark(kind: Kind, data: Any) -> Mark:
+    """Raises :class:`StateError` naming the kind."""
     try:
         return (data["at_ms"], data["event_id"], data["ordinal"], data.get("value"))
     except (KeyError, TypeError, AttributeError) as error:
-        raise kind._refuse(data) from error
+        raise kind.refuse(data) from error
 
 
 @dataclass(frozen=True)
@@ -220,7 +219,7 @@ class Latest(Kind):
         return a if (a[:3] < b[:3]) == self.first else b
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> Mark | None:
-        if _row_count(rows) == 0:
+        if row_count(rows) == 0:
             return None
         if isinstance(rows, slice):
             row = rows.start if self.first else rows.stop - 1
@@ -231,10 +230,10 @@ class Latest(Kind):
         return (at, columns.event_id(row), int(columns.ordinal[row]), value)
 
     def encode(self, state: Mark | None) -> Any:
-        return None if state is None else _encode_mark(state)
+        return None if state is None else encode_mark(state)
 
     def decode(self, data: Any) -> Mark | None:
-        return None if data is None else _decode_mark(self, data)
+        return None if data is None else decode_mark(self, data)
 
 
 @dataclass(frozen=True)
@@ -260,373 +259,8 @@ class Extreme(Kind):
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> int | None:
         values = getattr(columns, self.column)[rows]
-        if self.column in _NULLS:
-            values = values[values != _NULLS[self.column]]
+        if self.column in NULLS:
+            values = values[values != NULLS[self.column]]
         if not len(values):
             return None
         return int(values.max() if self.largest else values.min())
-
-
-@dataclass(frozen=True)
-class Recent(Kind):
-    """The last ``k`` distinct names, newest first by (event time, event id, ordinal): ``((at, event id, ordinal, name), …)``.
-
-    Cutting to k in ``plus`` is exact: a name's newest mark can only grow, so what falls out never comes back.
-    """
-
-    column: str
-    k: int
-    id: ClassVar[str] = "recent"
-
-    def zero(self) -> tuple[Mark, ...]:
-        return ()
-
-    def lift(self, fact: Fact) -> tuple[Mark, ...]:
-        name = getattr(fact, self.column)
-        return () if name is None else ((fact.at_ms, fact.event_id, fact.ordinal, name),)
-
-    def plus(self, a: tuple[Mark, ...], b: tuple[Mark, ...]) -> tuple[Mark, ...]:
-        if not a or not b:
-            return a or b
-        out: list[Mark] = []
-        seen: set[str] = set()
-        for mark in sorted(a + b, reverse=True):
-            if mark[3] not in seen:
-                seen.add(mark[3])
-                out.append(mark)
-                if len(out) == self.k:
-                    break
-        return tuple(out)
-
-    def fold(self, facts: Iterable[Fact]) -> tuple[Mark, ...]:
-        newest: dict[str, Mark] = {}
-        for fact in facts:
-            for mark in self.lift(fact):
-                known = newest.get(mark[3])
-                if known is None or mark > known:
-                    newest[mark[3]] = mark
-        return tuple(sorted(newest.values(), reverse=True)[: self.k])
-
-    def fold_rows(self, columns: FactColumns, rows: Rows) -> tuple[Mark, ...]:
-        codes = getattr(columns, self.column)[rows]
-        start = rows.start if isinstance(rows, slice) else 0
-        seen: set[int] = set()
-        out: list[Mark] = []
-        # Newest first, in blocks: a person with many facts is rarely read far back.
-        for stop in range(len(codes), 0, -256):
-            low = max(0, stop - 256)
-            block = codes[low:stop].tolist()
-            for place in range(stop - 1, low - 1, -1):
-                code = block[place - low]
-                if code == NULL_CODE or code in seen:
-                    continue
-                seen.add(code)
-                row = start + place if isinstance(rows, slice) else int(rows[place])
-                out.append((int(columns.at_ms[row]), columns.event_id(row), int(columns.ordinal[row]), columns.names[code]))
-                if len(out) == self.k:
-                    return tuple(out)
-        return tuple(out)
-
-    def encode(self, state: tuple[Mark, ...]) -> Any:
-        return [_encode_mark(mark) for mark in state]
-
-    def decode(self, data: Any) -> tuple[Mark, ...]:
-        if not isinstance(data, list):
-            raise self._refuse(data)
-        return tuple(_decode_mark(self, mark) for mark in data)
-
-
-@dataclass(frozen=True)
-class Distinct(Kind):
-    """The exact set of names that occur (null names never)."""
-
-    column: str
-    id: ClassVar[str] = "distinct"
-
-    def zero(self) -> frozenset[str]:
-        return frozenset()
-
-    def lift(self, fact: Fact) -> frozenset[str]:
-        name = getattr(fact, self.column)
-        return frozenset() if name is None else frozenset((name,))
-
-    def plus(self, a: frozenset[str], b: frozenset[str]) -> frozenset[str]:
-        return a | b if a and b else a or b
-
-    def fold(self, facts: Iterable[Fact]) -> frozenset[str]:
-        return frozenset(name for fact in facts if (name := getattr(fact, self.column)) is not None)
-
-    def fold_rows(self, columns: FactColumns, rows: Rows) -> frozenset[str]:
-        codes = np.unique(getattr(columns, self.column)[rows])
-        return frozenset(columns.names.many(codes[codes != NULL_CODE]))
-
-    def encode(self, state: frozenset[str]) -> Any:
-        return sorted(state)
-
-    def decode(self, data: Any) -> frozenset[str]:
-        if not isinstance(data, list):
-            raise self._refuse(data)
-        return frozenset(data)
-
-
-#: weight, event time of the last fact of the name
-Weight = tuple[int, int]
-
-
-def _encode_weights(weights: dict[Any, Weight]) -> dict[str, dict[str, int]]:
-    return {str(name): {"weight": weight, "last_ms": last} for name, (weight, last) in weights.items()}
-
-
-def _plus_weights(a: dict[Any, Weight], b: dict[Any, Weight]) -> dict[Any, Weight]:
-    if not a or not b:
-        return a or b
-    if len(a) < len(b):
-        a, b = b, a
-    out = dict(a)
-    for name, (weight, last) in b.items():
-        known = out.get(name)
-        out[name] = (weight, last) if known is None else (known[0] + weight, max(known[1], last))
-    return out
-
-
-def _group_rows(
-    codes: npt.NDArray[Any], weights: npt.NDArray[np.int64] | None, at: npt.NDArray[np.int64]
-) -> tuple[list[int], list[int], list[int]]:
-    """Distinct codes with their exact weight sums and last times; ``at`` ascends."""
-    if len(codes) <= _FEW_ROWS:
-        # Ten numpy calls cost more than a loop over few rows. Times ascend, so the last one written is a code's latest.
-        listed = codes.tolist()
-        last = dict(zip(listed, at.tolist(), strict=True))
-        if weights is None:
-            counts = Counter(listed)
-            return list(last), [counts[code] for code in last], list(last.values())
-        sums = dict.fromkeys(last, 0)
-        for code, weight in zip(listed, weights.tolist(), strict=True):
-            sums[code] += weight
-        return list(last), list(sums.values()), list(last.values())
-    order = np.argsort(codes, kind="stable")
-    sorted_codes = codes[order]
-    starts = np.flatnonzero(np.concatenate(([True], sorted_codes[1:] != sorted_codes[:-1])))
-    if weights is None:
-        totals = np.diff(np.append(starts, len(codes)))
-    else:
-        totals = np.add.reduceat(weights[order], starts)
-    return sorted_codes[starts].tolist(), totals.tolist(), np.maximum.reduceat(at[order], starts).tolist()
-
-
-@dataclass(frozen=True)
-class Top(Kind):
-    """``{name: (weight, last event time)}``, whole; cut only in ``present``. Weight: 1 a fact, or an integer column (null: 0)."""
-
-    column: str
-    weight: str | None = None
-    id: ClassVar[str] = "top"
-
-    def zero(self) -> dict[str, Weight]:
-        return {}
-
-    def lift(self, fact: Fact) -> dict[str, Weight]:
-        name = getattr(fact, self.column)
-        if name is None:
-            return {}
-        return {name: (1 if self.weight is None else getattr(fact, self.weight) or 0, fact.at_ms)}
-
-    def plus(self, a: dict[str, Weight], b: dict[str, Weight]) -> dict[str, Weight]:
-        return _plus_weights(a, b)
-
-    def fold(self, facts: Iterable[Fact]) -> dict[str, Weight]:
-        out: dict[str, Weight] = {}
-        for fact in facts:
-            name = getattr(fact, self.column)
-            if name is None:
-                continue
-            weight = 1 if self.weight is None else getattr(fact, self.weight) or 0
-            known = out.get(name)
-            out[name] = (weight, fact.at_ms) if known is None else (known[0] + weight, max(known[1], fact.at_ms))
-        return out
-
-    def fold_rows(self, columns: FactColumns, rows: Rows) -> dict[str, Weight]:
-        codes, at = getattr(columns, self.column)[rows], columns.at_ms[rows]
-        weights = None
-        if self.weight is not None:
-            weights = getattr(columns, self.weight)[rows].astype(np.int64)
-            weights[weights == _NULLS[self.weight]] = 0
-        named = codes != NULL_CODE
-        if not named.all():
-            codes, at = codes[named], at[named]
-            weights = None if weights is None else weights[named]
-        if not len(codes):
-            return {}
-        distinct, sums, last = _group_rows(codes, weights, at)
-        return dict(zip(columns.names.many(distinct), zip(sums, last, strict=True), strict=True))
-
-    def encode(self, state: dict[str, Weight]) -> Any:
-        return _encode_weights(state)
-
-    def decode(self, data: Any) -> dict[str, Weight]:
-        if not isinstance(data, dict):
-            raise self._refuse(data)
-        return {name: (weight["weight"], weight["last_ms"]) for name, weight in data.items()}
-
-
-#: Buckets a histogram can count by: epoch ms -> bucket. 1970-01-01 was a Thursday; bucket 0 is Monday 00h UTC.
-BUCKETS: dict[str, Callable[[Any], Any]] = {"hour_of_week": lambda at_ms: (at_ms + 3 * DAY_MS) // HOUR_MS % 168}
-
-
-@dataclass(frozen=True)
-class Histogram(Kind):
-    """``{bucket: (count, last event time)}`` over integer buckets of the event time."""
-
-    bucket: str
-    id: ClassVar[str] = "histogram"
-
-    def zero(self) -> dict[int, Weight]:
-        return {}
-
-    def lift(self, fact: Fact) -> dict[int, Weight]:
-        return {BUCKETS[self.bucket](fact.at_ms): (1, fact.at_ms)}
-
-    def plus(self, a: dict[int, Weight], b: dict[int, Weight]) -> dict[int, Weight]:
-        return _plus_weights(a, b)
-
-    def fold_rows(self, columns: FactColumns, rows: Rows) -> dict[int, Weight]:
-        at = columns.at_ms[rows]
-        if not len(at):
-            return {}
-        distinct, sums, last = _group_rows(BUCKETS[self.bucket](at), None, at)
-        return dict(zip(distinct, zip(sums, last, strict=True), strict=True))
-
-    def encode(self, state: dict[int, Weight]) -> Any:
-        return _encode_weights(state)
-
-    def decode(self, data: Any) -> dict[int, Weight]:
-        if not isinstance(data, dict):
-            raise self._refuse(data)
-        return {int(bucket): (weight["weight"], weight["last_ms"]) for bucket, weight in data.items()}
-
-
-DECAY_SCALE = 2.0**40
-#: Entries of each of the three factor tables of 2^fraction: their product covers a half-life at one-millisecond steps.
-DECAY_BASE = 846
-
-
-@lru_cache(maxsize=8)
-def decay_tables(half_life_ms: int) -> tuple[list[float], list[float], list[float]]:
-    """Factor tables: ``2^(r/half_life) = a[r // B²] * b[r // B % B] * c[r % B]`` for ``0 <= r < half_life_ms``, B = ``DECAY_BASE``.
-
-    Correctly rounded constants and two IEEE multiplications give the same bits in Python, numpy and the JVM; ``pow`` does not.
-    """
-    if half_life_ms > DECAY_BASE**3:
-        raise StateError(f"a half-life of {half_life_ms} ms is longer than the decay tables reach")
-    with localcontext() as context:
-        context.prec = 40
-        log2 = Decimal(2).ln()
-        a, b, c = (
-            # Places past the half-life are never read; for a short one they would overflow.
-            [float((log2 * min(place * step, half_life_ms) / half_life_ms).exp()) for place in range(DECAY_BASE)]
-            for step in (DECAY_BASE**2, DECAY_BASE, 1)
-        )
-        return a, b, c
-
-
-def decay_weight(at_ms: int, half_life_ms: int) -> tuple[int, int]:
-    """(half-life index since 1970, 2^fraction in units of 2^-40 rounded half up) of an instant."""
-    index, rest = divmod(at_ms, half_life_ms)
-    a, b, c = decay_tables(half_life_ms)
-    high, low = divmod(rest, DECAY_BASE)
-    factor = a[high // DECAY_BASE] * b[high % DECAY_BASE] * c[low]
-    return index, int(factor * DECAY_SCALE + 0.5)
-
-
-@lru_cache(maxsize=8)
-def _decay_arrays(half_life_ms: int) -> tuple[npt.NDArray[np.float64], ...]:
-    return tuple(np.array(table) for table in decay_tables(half_life_ms))
-
-
-def half_up(score: float, digits: int) -> float:
-    """Round the exact value of a float half-up; through a decimal only where a float product could go the wrong way."""
-    scaled: float = score * 10**digits
-    fraction = scaled % 1.0
-    if abs(fraction - 0.5) > 1e-4 and scaled < 1e9:
-        return int(scaled + 0.5) / float(10**digits)
-    return float(Decimal(score).quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_UP))
-
-
-@dataclass(frozen=True)
-class Decayed(Kind):
-    """``{name: {half-life index: integer}}``: each fact adds 2^(at/half-life) exactly, in units of 2^-40 of its index."""
-
-    column: str
-    half_life_ms: int
-    id: ClassVar[str] = "decayed"
-
-    def zero(self) -> dict[str, dict[int, int]]:
-        return {}
-
-    def lift(self, fact: Fact) -> dict[str, dict[int, int]]:
-        name = getattr(fact, self.column)
-        if name is None:
-            return {}
-        index, weight = decay_weight(fact.at_ms, self.half_life_ms)
-        return {name: {index: weight}}
-
-    def plus(self, a: dict[str, dict[int, int]], b: dict[str, dict[int, int]]) -> dict[str, dict[int, int]]:
-        if not a or not b:
-            return a or b
-        out = dict(a)
-        for name, sums in b.items():
-            known = out.get(name)
-            if known is None:
-                out[name] = sums
-                continue
-            added = dict(known)
-            for index, weight in sums.items():
-                added[index] = added.get(index, 0) + weight
-            out[name] = added
-        return out
-
-    def fold(self, facts: Iterable[Fact]) -> dict[str, dict[int, int]]:
-        out: dict[str, dict[int, int]] = {}
-        for fact in facts:
-            name = getattr(fact, self.column)
-            if name is not None:
-                index, weight = decay_weight(fact.at_ms, self.half_life_ms)
-                sums = out.setdefault(name, {})
-                sums[index] = sums.get(index, 0) + weight
-        return out
-
-    def fold_rows(self, columns: FactColumns, rows: Rows) -> dict[str, dict[int, int]]:
-        codes, at = getattr(columns, self.column)[rows], columns.at_ms[rows]
-        named = codes != NULL_CODE
-        if not named.all():
-            codes, at = codes[named], at[named]
-        if not len(codes):
-            return {}
-        index, rest = np.divmod(at, self.half_life_ms)
-        a, b, c = _decay_arrays(self.half_life_ms)
-        high, low = np.divmod(rest, DECAY_BASE)
-        weights = (a[high // DECAY_BASE] * b[high % DECAY_BASE] * c[low] * DECAY_SCALE + 0.5).astype(np.int64)
-        first = int(index.min())
-        span = int(index.max()) - first + 1
-        # 2^41 a fact: a sum of up to four million facts fits 63 bits.
-        distinct, sums, _last = _group_rows(codes.astype(np.int64) * span + (index - first), weights, at)
-        by_code: dict[int, dict[int, int]] = {}
-        for packed, total in zip(distinct, sums, strict=True):
-            code, place = divmod(packed, span)
-            by_code.setdefault(code, {})[first + place] = total
-        return {columns.names[code]: totals for code, totals in by_code.items()}
-
-    def encode(self, state: dict[str, dict[int, int]]) -> Any:
-        return {name: {str(index): weight for index, weight in sums.items()} for name, sums in state.items()}
-
-    def decode(self, data: Any) -> dict[str, dict[int, int]]:
-        if not isinstance(data, dict):
-            raise self._refuse(data)
-        return {name: {int(index): weight for index, weight in sums.items()} for name, sums in data.items()}
-
-    def score(self, sums: dict[int, int], t: int) -> float:
-        """Decayed sum at ``t``, newest index first, rounded half-up to six decimals."""
-        total: float = 0.0
-        for index in sorted(sums, reverse=True):
-            total += (sums[index] * 2.0**-40) * 2.0 ** ((index * self.half_life_ms - t) / self.half_life_ms)
-        return half_up(total, 6)

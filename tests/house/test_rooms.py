@@ -25,6 +25,7 @@ CORE = (
     "events",
     "columns",
     "states",
+    "rankings",
     "features",
     "catalogue",
     "views",

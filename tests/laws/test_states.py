@@ -18,7 +18,8 @@ from twofold.catalogue import CATALOGUE
 from twofold.columns import Fact, FactColumns, facts_of
 from twofold.events import FACT_KINDS, Entry, FactBody
 from twofold.features import Primary
-from twofold.states import Count, Decayed, Distinct, Extreme, Histogram, Kind, Latest, MoneySum, Recent, Sum, Top
+from twofold.rankings import Decayed, Distinct, Histogram, Recent, Top
+from twofold.states import Count, Extreme, Kind, Latest, MoneySum, Sum
 from twofold.testing.strategies import NOW_MS
 from twofold.timeline import DAY_MS, HOUR_MS
 

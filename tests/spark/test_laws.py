@@ -18,9 +18,10 @@ from twofold.columns import facts_of as python_facts_of
 from twofold.errors import DefinitionError
 from twofold.events import FACT_KINDS
 from twofold.features import Primary, Select
+from twofold.rankings import Decayed, Distinct, Histogram, Recent, Top, decay_weight
 from twofold.spark.admission import FACTS_TYPE
 from twofold.spark.lower import Fold, decay_columns, facts_of, fold, fold_older
-from twofold.states import Count, Decayed, Distinct, Extreme, Histogram, Kind, Latest, MoneySum, Recent, Sum, Top, decay_weight
+from twofold.states import Count, Extreme, Kind, Latest, MoneySum, Sum
 from twofold.testing.strategies import NOW_MS, event_times, histories
 from twofold.timeline import DAY_MS, EARLIEST_MS, HOUR_MS, LATEST_MS, Window
 

@@ -15,22 +15,8 @@ from pyspark.sql import functions as F
 
 from twofold.errors import DefinitionError
 from twofold.features import Catalogue, Primary, Select
-from twofold.states import (
-    DECAY_BASE,
-    DECAY_SCALE,
-    Count,
-    Decayed,
-    Distinct,
-    Extreme,
-    Histogram,
-    Kind,
-    Latest,
-    MoneySum,
-    Recent,
-    Sum,
-    Top,
-    decay_tables,
-)
+from twofold.rankings import DECAY_BASE, DECAY_SCALE, Decayed, Distinct, Histogram, Recent, Top, decay_tables
+from twofold.states import Count, Extreme, Kind, Latest, MoneySum, Sum
 from twofold.timeline import DAY_MS, HOUR_MS
 
 #: Columns of a facts frame: one row a fact, after deduplication.
