@@ -91,7 +91,7 @@ class ServingSettings(_Room):
 
 class LocalSettings(_Room):
     restart: Literal["restart", "exit"] = Field("restart", description="what `up` does when a part dies")
-    ready_timeout_s: int = Field(120, ge=1, description="how long `up` waits for a part to be ready")
+    ready_timeout_s: int = Field(300, ge=1, description="how long `up` waits for a part to be ready")
 
 
 class SparkSettings(_Room):
