@@ -77,3 +77,14 @@ def test_a_crashed_publish_shows_nothing():
         assert all(row.snapshot in world.snapshots for row in world.rows)
         simulation.read_all(Random(seed), "after the crash")
     assert outcomes == {(0, 0), (1, 0), (1, 1)}
+
+
+def test_a_crash_of_the_core_is_a_wrong_read(monkeypatch):
+    def crashes(*_args: object) -> None:
+        raise KeyError("broken")
+
+    monkeypatch.setattr("twofold.testing.simulator.merge", crashes)
+    tally, found = simulate(1, seed=3)
+    assert found is not None
+    assert found.wrong == "KeyError: 'broken'"
+    assert tally.reads == 0

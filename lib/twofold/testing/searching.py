@@ -17,6 +17,9 @@ def check(script: Script, parts: Parts | None = None) -> tuple[Tally, str | None
         simulation.run()
     except Wrong as wrong:
         return simulation.tally, str(wrong)
+    except Exception as error:
+        # An answer that never came is wrong too, and is found and shrunk by its seed like any other.
+        return simulation.tally, f"{type(error).__name__}: {error}"
     return simulation.tally, None
 
 

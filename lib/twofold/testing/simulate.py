@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from multiprocessing import get_context
+from queue import Empty
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from twofold.errors import PartError
 from twofold.testing.searching import Found, shrink, simulate
 from twofold.testing.simulator import Tally
 
@@ -45,7 +47,15 @@ def _gather(reads: int, seed: int, processes: int) -> Iterator[int | tuple[Tally
     done = 0
     try:
         while done < processes:
-            message = results.get()
+            try:
+                message = results.get(timeout=1)
+            except Empty:
+                died = [worker.exitcode for worker in workers if worker.exitcode]
+                if died:
+                    raise PartError(
+                        f"a process of the simulator died with exit code {died[0]}: run it again with --processes 1"
+                    ) from None
+                continue
             yield message
             if not isinstance(message, int):
                 done += 1
