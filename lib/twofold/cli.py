@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -391,6 +392,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command; returns its exit code. Errors are one line: what is wrong, where, and the way out."""
     global _debug
     _debug = "--debug" in (sys.argv if argv is None else argv)
+    # What the broker refuses, commands tell in a line of their own.
+    logging.getLogger("kafka").setLevel(logging.DEBUG if _debug else logging.CRITICAL)
     try:
         result: Any = app(args=argv, standalone_mode=False)
     except (Abort, KeyboardInterrupt):
