@@ -18,7 +18,8 @@ from twofold import merge as merge_room
 from twofold.contiguity import Contiguity
 from twofold.events import Entry, make_entry
 from twofold.features import Catalogue
-from twofold.states import Kind, Latest, Mark, MoneySum, Top, Weight
+from twofold.rankings import Top, Weight
+from twofold.states import Kind, Latest, Mark, MoneySum
 from twofold.testing.world import Message, Parts, World
 from twofold.timeline import EMPTY_OFFSETS, Offsets, PartitionKey
 from twofold.views import HotView, ManifestRow, PersonSnapshot
