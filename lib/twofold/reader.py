@@ -132,6 +132,8 @@ class Reader:
         end = archive_end(location)
         row = self._snapshot.row
         start = empty_manifest(read_home_log(self._settings.home_path).log_start, row.version)
+        # Topics rank as the manifests name them, not as the first log did.
+        start = replace(start, topics=row.topics)
         by_person: dict[str, list[Any]] = {person: [] for person in persons}
         for entry in archive_entries(location, row.version, persons):
             if entry.person in by_person and entry.verdict == "ok":

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from twofold.contiguity import Contiguity
@@ -68,7 +68,9 @@ class Follower:
         self._lowest_cut, self._refill_to, self._report = lowest_cut, refill_to, report
         self._following: dict[int, _Following] = {}
         self._consumer = self._connect()
+        self._admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers)
         self._foreign: set[str] = set()
+        self._told_recreated = False
         self._adopt_partitions()
 
     # --- connections ----------------------------------------------------------------------------------------------------------
@@ -135,6 +137,7 @@ class Follower:
         finally:
             self._hot.flush()
             self._consumer.close()
+            self._admin.close()
 
     def step(self) -> int:
         """One fetch into one transaction, then holes that have waited long enough. Returns the number of messages."""
@@ -256,8 +259,11 @@ class Follower:
     def beat(self) -> None:
         """Look the log end up and record it with the instant of asking (so that a slow answer ages it)."""
         asked_ms = time.time_ns() // 1_000_000
-        self._adopt_partitions()
         events = self._settings.kafka.events_topic
+        if not self._is_same_topic(events):
+            # Its small new ends would look as if all were read: no heartbeat, so that every read grows stale.
+            return
+        self._adopt_partitions()
         partitions = sorted(self._consumer.partitions_for_topic(events) or ())
         ends = self._consumer.end_offsets([TopicPartition(events, p) for p in partitions])
         log_end = Offsets({PartitionKey(self._topic_id, tp.partition): end for tp, end in ends.items()})
@@ -270,6 +276,14 @@ class Follower:
                     following.state.broker_ms = max(following.state.broker_ms or 0, asked_ms)
         self._hot.beat(asked_ms, log_end)
         self._hot.commit(())
+
+    def _is_same_topic(self, events: str) -> bool:
+        (found,) = self._admin.describe_topics([events])
+        same = not found["error_code"] and str(found["topic_id"]) == self._topic_id
+        if not same and not self._told_recreated:
+            self._told_recreated = True
+            self._report("topic_recreated", {"following": self._topic_id, "found": str(found.get("topic_id"))})
+        return same
 
     def _skip_trailing_hole(self, following: _Following, end: int) -> None:
         """A log may end in positions that hold no entry (a transaction's marker): nothing later will ever show that jump."""

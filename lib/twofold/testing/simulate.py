@@ -88,8 +88,12 @@ def main(arguments: list[str] | None = None) -> int:
                 found = found or message[1]
     took_s = time.perf_counter() - begun
     states = ", ".join(f"{state} {count:,}" for state, count in total.states.most_common())
-    console.print(f"reads held to the oracle: {total.reads:,} in {took_s:.1f} s, {total.reads / took_s:,.0f} reads/s")
-    console.print(f"states: {states}; conflicts {total.conflicts:,}; same (t, O) from two snapshots {total.pairs:,}")
+    console.print(
+        f"reads held to the oracle: {total.reads:,} in {took_s:.1f} s, {total.reads / took_s:,.0f} reads/s", soft_wrap=True
+    )
+    console.print(
+        f"states: {states}; conflicts {total.conflicts:,}; same (t, O) from two snapshots {total.pairs:,}", soft_wrap=True
+    )
     if found is not None:
         console.print(shrink(found).show(), markup=False)
         return 1
