@@ -52,8 +52,8 @@ lint: setup  ## ruff and mypy
 sim: setup  ## the simulator's long form: make sim READS=1000000 SEED=1
 	@$(BIN)/python -m twofold.testing.simulate --reads $(READS) --seed $(SEED) --processes 2
 
-bench: setup  ## figures for docs/results.md; about half an hour
-	@$(BIN)/python -m tests.bench.run
+bench: setup  ## figures for docs/results.md; three quarters of an hour (BENCH="merge backlog" for some)
+	@$(BIN)/python -m tests.bench.run $(BENCH)
 
 clean:  ## remove what setup and the demo made
 	@rm -rf $(VENV) build .twofold .twofold-demo

@@ -6,7 +6,6 @@ import json
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from twofold.local.broker import last_line
@@ -33,8 +32,8 @@ def run_batch(settings: Settings, as_of_ms: int | None, config: str | None, repo
     log = settings.home_path / "logs" / "batch.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     row: dict[str, Any] = {}
-    start = log.stat().st_size if log.exists() else 0
-    with log.open("ab") as errors:
+    error = ""
+    with log.open("a", encoding="utf-8") as errors:
         process = subprocess.Popen(
             spark_submit("batch", *arguments),
             stdout=subprocess.PIPE,
@@ -45,19 +44,15 @@ def run_batch(settings: Settings, as_of_ms: int | None, config: str | None, repo
             text=True,
         )
         assert process.stdout is not None
+        # spark-submit joins Python's two streams in its standard output: the job's error line is there too.
         for line in process.stdout:
             if line.startswith("step "):
                 report(line[5:].strip())
             elif line.startswith("{"):
                 row = json.loads(line)
+            else:
+                errors.write(line)
+                if line.startswith("batch: "):
+                    error = line[7:].strip()
         code = process.wait()
-    return Night(code, row, f"{_error_line(log, start)} (log: {log})" if code else "")
-
-
-def _error_line(log: Path, start: int) -> str:
-    """The job's own line of this run; Spark writes on the same stream, before and after it."""
-    with log.open("rb") as file:
-        file.seek(start)
-        lines = file.read().decode("utf-8", "replace").splitlines()
-    own = [line for line in lines if line.startswith("batch: ")]
-    return own[-1] if own else last_line(log)
+    return Night(code, row, f"{error or last_line(log)} (log: {log})" if code else "")
