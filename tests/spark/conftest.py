@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from twofold.settings import Settings
-from twofold.spark.session import open_session
+from twofold.spark.session import PLACE, open_session
 
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory):
     home = tmp_path_factory.mktemp("spark-home")
-    session = open_session(Settings(home=str(home)), "tests", spark__driver__memory="3g")
+    # Tests compile many queries and run each on few rows: the optimizing compiler would take longer than what it saves.
+    options = f"{PLACE['spark.driver.extraJavaOptions']} -XX:TieredStopAtLevel=1"
+    session = open_session(Settings(home=str(home)), "tests", spark__driver__memory="3g", spark__driver__extraJavaOptions=options)
     yield session
     session.stop()

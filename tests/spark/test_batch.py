@@ -16,6 +16,7 @@ from twofold.catalogue import CATALOGUE
 from twofold.columns import FactColumns, facts_of, id_hash
 from twofold.errors import ArchiveError, CutRefused, EmptyArchiveError, PublishConflict, RebuildRunning
 from twofold.events import ADMISSION_VERSION, Entry, FactBody, admit, make_entry
+from twofold.features import Catalogue
 from twofold.settings import Settings
 from twofold.spark.batch import rebuild
 from twofold.spark.published import append_row
@@ -30,6 +31,8 @@ pytestmark = pytest.mark.spark
 
 TOPIC = "topic-a"
 SCHEMA = ",".join(f"{name} {type_}" for name, type_, _comment in ARCHIVE_COLUMNS)
+#: For what does not depend on the features: compiling the whole catalogue is most of a small rebuild.
+FEW = Catalogue([CATALOGUE.primaries[name] for name in ("orders_lifetime", "revenue_lifetime", "last_order")], [])
 BODY = ("kind", "product", "category", "campaign", "amount_minor", "currency", "quantity", "key", "value")
 
 
@@ -81,7 +84,7 @@ def page(offset: int, person: str = "user:1", partition: int = 0, **changes) -> 
 
 
 # --- the plain recomputation --------------------------------------------------------------------------------------------------
-def plain_state(entries: list[Entry], horizon_ms: int, topics=(TOPIC,)) -> dict[str, tuple]:
+def plain_state(entries: list[Entry], horizon_ms: int, topics=(TOPIC,), catalogue=CATALOGUE) -> dict[str, tuple]:
     """person -> (older states that are not zero, sorted hashes, recent winners by (event time, id))."""
     best: dict[tuple, Entry] = {}
     for entry in sorted(entries, key=lambda e: (e.broker_ms, topics.index(e.topic_id), e.partition, e.offset)):
@@ -94,8 +97,8 @@ def plain_state(entries: list[Entry], horizon_ms: int, topics=(TOPIC,)) -> dict[
     for person, won in people.items():
         old = [entry for entry in won if entry.at_ms < horizon_ms]
         facts = [fact for entry in old for fact in facts_of(entry)]
-        states = {p.name: p.state.fold(filter(p.select.holds, facts)) for p in CATALOGUE.lifetime}
-        older = {p.name: states[p.name] for p in CATALOGUE.lifetime if states[p.name] != p.state.zero()}
+        states = {p.name: p.state.fold(filter(p.select.holds, facts)) for p in catalogue.lifetime}
+        older = {p.name: states[p.name] for p in catalogue.lifetime if states[p.name] != p.state.zero()}
         new = sorted((entry for entry in won if entry.at_ms >= horizon_ms), key=lambda e: (e.at_ms, e.event_id))
         out[person] = (older, sorted(id_hash(e.event_id) for e in old), new)
     return out
@@ -111,9 +114,9 @@ def entry_of(element: dict, person: str) -> Entry:
     return Entry(version="1/x", topic_id=TOPIC, verdict="ok", person=person, facts=facts, **plain)
 
 
-def assert_published(home: Settings, row, entries: list[Entry]) -> None:
+def assert_published(home: Settings, row, entries: list[Entry], catalogue: Catalogue = CATALOGUE) -> None:
     """`state` and the snapshot file hold exactly what plain Python makes of the entries."""
-    expected = plain_state(entries, row.horizon_ms)
+    expected = plain_state(entries, row.horizon_ms, catalogue=catalogue)
     table = DeltaTable(home.table("state"), version=row.tables["state"]).to_pyarrow_table()
     assert sorted(table["person"].to_pylist()) == sorted(expected)
     snapshot = SnapshotFile(snapshot_path(home.snapshots_path, row.snapshot), row)
@@ -210,8 +213,8 @@ def test_rows_of_another_admission_version_are_judged_again(spark, home):
 def test_only_what_lies_below_the_cut(spark, home):
     entries = [page(n) for n in range(5)]
     commit(spark, home, [archive_row(e) for e in entries], offsets(0, 0, 0), offsets(3, 0, 0))
-    row = rebuild(spark, home)
-    assert_published(home, row, entries[:3])
+    row = rebuild(spark, home, catalogue=FEW)
+    assert_published(home, row, entries[:3], FEW)
     assert row.cut_time_ms == NOW_MS + 2
 
 
@@ -244,7 +247,7 @@ def test_state_is_typed_and_readable_without_spark(spark, home):
 def refused(spark, home, error, match) -> None:
     before = rows(home.table("manifest"))
     with pytest.raises(error, match=match):
-        rebuild(spark, home)
+        rebuild(spark, home, catalogue=FEW)
     assert rows(home.table("manifest")) == before
 
 
@@ -297,7 +300,7 @@ def test_what_is_refused_writes_no_state(spark, home):
 
 def test_a_cut_that_goes_backwards(spark, home):
     commit(spark, home, [archive_row(page(n)) for n in range(3)], offsets(0, 0, 0), offsets(3, 0, 0))
-    row = rebuild(spark, home)
+    row = rebuild(spark, home, catalogue=FEW)
     append_row(spark, home.table("manifest"), replace(row, seq=2, snapshot="ahead", cut=offsets(4, 0, 0)))
     refused(spark, home, CutRefused, "goes backwards: partition 0 is at 3, the last snapshot at 4")
     append_row(spark, home.table("manifest"), replace(row, seq=3, snapshot="wider", cut=offsets(1, 0, 0, 0)))
@@ -311,9 +314,9 @@ def test_new_partitions_and_maintenance_commits_are_no_break(spark, home):
     entries = [page(0), page(1), page(2), page(0, "user:2", 3)]
     commit(spark, home, [archive_row(e) for e in entries[2:]], offsets(2, 0, 0, 0), offsets(3, 0, 0, 1))
     commit(spark, home, [], offsets(3, 0, 0, 1), offsets(3, 0, 0, 1))
-    row = rebuild(spark, home)
+    row = rebuild(spark, home, catalogue=FEW)
     assert row.cut == offsets(3, 0, 0, 1)
-    assert_published(home, row, entries)
+    assert_published(home, row, entries, FEW)
 
 
 def test_one_rebuild_at_a_time(spark, home):
@@ -324,7 +327,7 @@ def test_one_rebuild_at_a_time(spark, home):
 
 def test_another_writer_of_the_manifest(spark, home):
     commit(spark, home, [archive_row(page(0))], offsets(0, 0, 0), offsets(1, 0, 0))
-    first = rebuild(spark, home)
+    first = rebuild(spark, home, catalogue=FEW)
     other = replace(first, seq=2, snapshot="other", published_ms=5)
 
     def publish_first(step: str) -> None:
@@ -332,7 +335,7 @@ def test_another_writer_of_the_manifest(spark, home):
             append_row(spark, home.table("manifest"), other)
 
     with pytest.raises(PublishConflict, match="row 2 is another writer's"):
-        rebuild(spark, home, report=publish_first)
+        rebuild(spark, home, report=publish_first, catalogue=FEW)
     assert current(home.table("manifest")) == other and PublishConflict.exit_code == 3
 
 
@@ -345,7 +348,7 @@ def test_a_crash_at_every_step(spark, home):
     """A rebuild that dies publishes nothing unless its row was there; the next one clears away what it left."""
     end = 1
     commit(spark, home, [archive_row(page(0))], offsets(0, 0, 0), offsets(1, 0, 0))
-    serving = [rebuild(spark, home)]
+    serving = [rebuild(spark, home, catalogue=FEW)]
     for crash_at in ("pin", "state", "snapshot", "manifest", "done"):
         commit(spark, home, [archive_row(page(end))], offsets(end, 0, 0), offsets(end + 1, 0, 0))
         end += 1
@@ -355,30 +358,30 @@ def test_a_crash_at_every_step(spark, home):
                 raise Crash
 
         with pytest.raises(Crash):
-            rebuild(spark, home, report=crash)
+            rebuild(spark, home, report=crash, catalogue=FEW)
         published = rows(home.table("manifest"))
         assert published[: len(serving)] == serving and len(published) == len(serving) + (crash_at == "done")
         serving = published
         for row in serving:
-            assert_published(home, row, [page(n) for n in range(row.cut[PartitionKey(TOPIC, 0)])])
+            assert_published(home, row, [page(n) for n in range(row.cut[PartitionKey(TOPIC, 0)])], FEW)
     for left in ("s00000009-dead.partial", "s00000009-dead.partial-lock", "s00000003-dead.lmdb"):
         (home.snapshots_path / left).write_bytes(b"half")
-    row = rebuild(spark, home)
+    row = rebuild(spark, home, catalogue=FEW)
     assert row.seq == 3
-    assert_published(home, row, [page(n) for n in range(end)])
+    assert_published(home, row, [page(n) for n in range(end)], FEW)
     assert {file.stem for file in home.snapshots_path.iterdir()} == {old.snapshot for old in rows(home.table("manifest"))}
 
 
 def test_old_snapshot_files_go_unless_a_readable_row_names_them(spark, home):
     commit(spark, home, [archive_row(page(0))], offsets(0, 0, 0), offsets(1, 0, 0))
     manifest, keep = home.table("manifest"), home.batch.keep_snapshots
-    first = rebuild(spark, home)
-    again = rebuild(spark, home)
+    first = rebuild(spark, home, catalogue=FEW)
+    again = rebuild(spark, home, catalogue=FEW)
     for seq in range(3, 3 + keep):
         append_row(spark, manifest, replace(first, seq=seq, snapshot=f"s{seq:08d}-x"))
     # A rollback: the newest row names an old snapshot.
     append_row(spark, manifest, replace(again, seq=3 + keep))
-    row = rebuild(spark, home)
+    row = rebuild(spark, home, catalogue=FEW)
     assert (row.seq, row.parent) == (4 + keep, 3 + keep)
     kept = {path.stem for path in home.snapshots_path.iterdir()}
     assert kept == {again.snapshot, row.snapshot}, "the first was in no readable row"

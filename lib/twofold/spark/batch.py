@@ -178,25 +178,26 @@ def rebuild(
         lock.release()
 
 
-def _rebuild(
-    spark: Any,
-    settings: Settings,
-    as_of_ms: int | None,
-    report: Callable[[str], None],
-    now_ms: Callable[[], int],
-    catalogue: Catalogue,
-) -> ManifestRow:
-    report("pin")
+class Pinned(NamedTuple):
+    """What one rebuild reads: the archive's judged entries below the cut, what is there, and the row it will publish."""
+
+    judged: DataFrame
+    found: Survey
+    row: ManifestRow
+    catalogue: Catalogue
+
+
+def pin(spark: Any, settings: Settings, as_of_ms: int | None = None, catalogue: Catalogue = CATALOGUE) -> Pinned:
+    """Pin the archive's version and its cut. Raises as :func:`rebuild` does for what it refuses."""
     log = read_home_log(settings.home_path)
-    manifest, archive, state = (settings.table(name) for name in ("manifest", "archive", "state"))
-    parent = current(manifest) or empty_manifest(log.log_start, catalogue.version)
+    archive = settings.table("archive")
+    parent = current(settings.table("manifest")) or empty_manifest(log.log_start, catalogue.version)
     if not DeltaTable.is_deltatable(archive):
         raise EmptyArchiveError(
             f"there is no archive at {archive} yet: start it with `twofold up`, send events, then run the batch"
         )
     archive_version = DeltaTable(archive).version()
-    ranges = committed_ranges(archive, archive_version)
-    cut = chained_cut(ranges, log)
+    cut = chained_cut(committed_ranges(archive, archive_version), log)
     follow_parent(cut, parent)
     judged = judged_entries(spark.read.format("delta").option("versionAsOf", archive_version).load(archive), cut)
     found = survey(judged)
@@ -216,28 +217,49 @@ def _rebuild(
         parent=parent.seq or None,
         archive_version=archive_version,
     )
+    return Pinned(judged, found, row, catalogue)
 
-    report("state")
+
+def tasks_of(entries: int) -> int:
+    """Tasks of the shuffle by person: at least one a core, each with entries that sort in memory."""
+    return max(cores(), -(-entries // ENTRIES_PER_TASK))
+
+
+def fold_state(pinned: Pinned, location: str) -> ManifestRow:
+    """Write the snapshot's persons as a new version of `state`; the row, with that version and the counts."""
+    row = pinned.row
     assert row.horizon_ms is not None
     topic = F.array_position(F.array(*map(F.lit, row.topics)), F.col("topic_id")).cast("int") - 1
-    ok = judged.where(F.col("verdict") == "ok").withColumn("topic", topic).select(*ENTRY)
-    partitions = max(cores(), -(-found.entries // ENTRIES_PER_TASK))
+    ok = pinned.judged.where(F.col("verdict") == "ok").withColumn("topic", topic).select(*ENTRY)
     people = Observation()
-    observed = state_rows(ok, catalogue, row.horizon_ms, partitions).observe(
+    observed = state_rows(ok, pinned.catalogue, row.horizon_ms, tasks_of(pinned.found.entries)).observe(
         people,
         F.count(F.lit(1)).alias("persons"),
         F.sum("_entries").alias("entries"),
         F.sum("_facts").alias("facts"),
     )
-    state_version = write_state(observed.select(*STATE), state, row.snapshot)
-    row = replace(row, tables={"state": state_version}, counts=_counts(found, people.get))
+    version = write_state(observed.select(*STATE), location, row.snapshot)
+    return replace(row, tables={"state": version}, counts=_counts(pinned.found, people.get))
 
+
+def _rebuild(
+    spark: Any,
+    settings: Settings,
+    as_of_ms: int | None,
+    report: Callable[[str], None],
+    now_ms: Callable[[], int],
+    catalogue: Catalogue,
+) -> ManifestRow:
+    report("pin")
+    pinned = pin(spark, settings, as_of_ms, catalogue)
+    report("state")
+    state = settings.table("state")
+    row = fold_state(pinned, state)
     report("snapshot")
     _remove_leftovers(settings, row)
-    snapshot_file.build(snapshot_file.snapshot_path(settings.snapshots_path, row.snapshot), state, state_version, row)
-
+    snapshot_file.build(snapshot_file.snapshot_path(settings.snapshots_path, row.snapshot), state, row.tables["state"], row)
     report("manifest")
-    published = append_row(spark, manifest, replace(row, published_ms=now_ms()))
+    published = append_row(spark, settings.table("manifest"), replace(row, published_ms=now_ms()))
     report("done")
     return published
 
