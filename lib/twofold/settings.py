@@ -139,12 +139,14 @@ class Settings(_Room):
 
 
 _PREFIX = "TWOFOLD_"
+#: Variables of the prefix that are no settings: the settings file, and where the tests find real data sets.
+_NO_SETTINGS = (f"{_PREFIX}CONFIG", f"{_PREFIX}DATA")
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, value in environ.items():
-        if not name.startswith(_PREFIX) or name == f"{_PREFIX}CONFIG":
+        if not name.startswith(_PREFIX) or name in _NO_SETTINGS:
             continue
         spot = out
         *rooms, key = name[len(_PREFIX) :].lower().split("__")
