@@ -90,7 +90,7 @@ def test_every_kind_and_every_corner_is_reached():
     seen = set()
 
     # So many in any profile: what is tested is that they are enough.
-    @settings(max_examples=150, derandomize=True)
+    @settings(max_examples=400, derandomize=True)
     @given(strategies.histories(), strategies.raw_lines())
     def look(log, lines):
         seen.update(name for name, reached in CORNERS.items() if reached(log))
