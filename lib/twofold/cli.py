@@ -104,7 +104,7 @@ def follow(home: Home = None, config: Config = None, as_json: Json = False, debu
     from twofold.kafka.home import ensure_home
     from twofold.local.ready import write_ready
     from twofold.stores.lmdb_hot import LmdbHot
-    from twofold.stores.readable import lowest_readable_cut, wanted_version
+    from twofold.stores.readable import survey_manifest
 
     settings = _settings(home, config, debug)
     stopped = False
@@ -117,7 +117,7 @@ def follow(home: Home = None, config: Config = None, as_json: Json = False, debu
         signal.signal(number, stop)
     log = ensure_home(settings)
     manifest, keep = settings.table("manifest"), settings.batch.keep_snapshots
-    start = lowest_readable_cut(manifest, keep) or log.log_start
+    start = survey_manifest(manifest, keep)[0] or log.log_start
 
     def report(event: str, details: dict[str, Any]) -> None:
         if as_json:
@@ -132,8 +132,7 @@ def follow(home: Home = None, config: Config = None, as_json: Json = False, debu
             log.topic_id,
             hot,
             VERSION,
-            lowest_cut=lambda: lowest_readable_cut(manifest, keep),
-            refill_to=lambda: wanted_version(manifest),
+            published=lambda: survey_manifest(manifest, keep),
             report=report,
         )
         follower.run(lambda: stopped, lambda: write_ready(settings.home_path, "follower"))

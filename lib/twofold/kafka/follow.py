@@ -54,8 +54,7 @@ class Follower:
         topic_id: str,
         hot: LmdbHot,
         version: str,
-        lowest_cut: Callable[[], Offsets | None] = lambda: None,
-        refill_to: Callable[[], str | None] = lambda: None,
+        published: Callable[[], tuple[Offsets | None, str | None]] = lambda: (None, None),
         report: Report = _no_report,
     ) -> None:
         self._settings, self._servers, self._topic_id, self._hot, self._version = (
@@ -65,7 +64,7 @@ class Follower:
             hot,
             version,
         )
-        self._lowest_cut, self._refill_to, self._report = lowest_cut, refill_to, report
+        self._published, self._report = published, report
         self._following: dict[int, _Following] = {}
         self._consumer = self._connect()
         self._admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers)
@@ -315,12 +314,11 @@ class Follower:
 
     def keep_house(self) -> None:
         """Trim below the lowest readable cut; admit again what a new definition needs."""
-        cut = self._lowest_cut()
+        cut, wanted = self._published()
         if cut is not None:
             gone = self._hot.trim(cut)
             if gone:
                 self._report("trimmed", {"entries": gone})
-        wanted = self._refill_to()
         if wanted is not None and wanted == self._version:
             for following in self._following.values():
                 self._refill(following)

@@ -22,12 +22,7 @@ def lowest_cut(published: Sequence[ManifestRow], keep: int) -> Offsets | None:
     return Offsets({key: min(row.cut.next(key) for row in newest) for row in newest for key in row.cut})
 
 
-def lowest_readable_cut(manifest: str, keep: int) -> Offsets | None:
-    """:func:`lowest_cut` of a manifest table; ``None`` when there is none yet."""
-    return lowest_cut(rows(manifest), keep)
-
-
-def wanted_version(manifest: str) -> str | None:
-    """The version that the current snapshot was made under, or ``None`` before the first batch."""
+def survey_manifest(manifest: str, keep: int) -> tuple[Offsets | None, str | None]:
+    """(:func:`lowest_cut`, version of the current snapshot) of a manifest table; ``None`` where nothing says so yet."""
     published = rows(manifest)
-    return max(published, key=lambda row: row.seq).version if published else None
+    return lowest_cut(published, keep), published[-1].version if published else None
