@@ -11,16 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from pyspark.sql import functions as F
 
+from tests.laws.test_states import STATES
 from twofold.catalogue import CATALOGUE
 from twofold.columns import Fact
 from twofold.columns import facts_of as python_facts_of
 from twofold.errors import DefinitionError
 from twofold.events import FACT_KINDS
 from twofold.features import Primary, Select
-from twofold.rankings import Decayed, Distinct, Histogram, Recent, Top, decay_weight
+from twofold.rankings import decay_weight
 from twofold.spark.admission import FACTS_TYPE
 from twofold.spark.lower import Fold, decay_columns, facts_of, fold, fold_older
-from twofold.states import Count, Extreme, Kind, Latest, MoneySum, Sum
+from twofold.states import Count, Kind
 from twofold.testing.strategies import NOW_MS, event_times, histories
 from twofold.timeline import DAY_MS, EARLIEST_MS, HOUR_MS, LATEST_MS, Window
 
@@ -36,21 +37,6 @@ TEXTS = ("product", "category", "campaign", "currency", "key", "value", "channel
 MONTH = Window(30 * DAY_MS)
 
 #: Every kind and every parameter it can take, lifetime and windowed, over all facts and over some.
-STATES: tuple[Kind, ...] = (
-    Count(),
-    *(Sum(column) for column in ("amount_minor", "quantity")),
-    *(Extreme(column, largest) for column in ("amount_minor", "quantity", "at_ms") for largest in (False, True)),
-    *(Latest(column, first) for column in ("at_ms", *TEXTS) for first in (False, True)),
-    *(MoneySum(counted) for counted in (False, True)),
-    *(Recent(column, k) for column, k in (("product", 1), ("key", 3), ("value", 100))),
-    *(Distinct(column) for column in TEXTS),
-    *(Top(column, weight) for column in ("product", "key") for weight in (None, "quantity", "amount_minor")),
-    Histogram("hour_of_week"),
-    Decayed("category", 7 * DAY_MS),
-    Decayed("key", HOUR_MS),
-    Decayed("product", 1),
-    Decayed("value", 999_983),
-)
 EXTRA = (
     *(Primary(f"all{number}", state, ANY) for number, state in enumerate(STATES)),
     *(Primary(f"some{number}", state, SOME, MONTH) for number, state in enumerate(STATES)),
