@@ -102,9 +102,9 @@ def follow(home: Home = None, config: Config = None, as_json: Json = False, debu
     from twofold.kafka.address import broker_address
     from twofold.kafka.follow import Follower
     from twofold.kafka.home import ensure_home
-    from twofold.local.ready import write_ready
     from twofold.stores.lmdb_hot import LmdbHot
     from twofold.stores.readable import survey_manifest
+    from twofold.stores.ready import write_ready
 
     settings = _settings(home, config, debug)
     stopped = False

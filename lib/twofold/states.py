@@ -7,6 +7,7 @@ state once each: deduplication belongs to the merge. ``fold_rows`` reads a row s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
@@ -27,26 +28,26 @@ _SAFE_SUM_ROWS = 9_000
 
 
 @dataclass(frozen=True)
-class Kind:
+class Kind(ABC):
     """A kind of state. ``id`` names it in encodings and documentation; parameters are dataclass fields (part of the definition)."""
 
     id: ClassVar[str]
 
-    def zero(self) -> Any:
-        raise NotImplementedError  # pragma: no cover
+    @abstractmethod
+    def zero(self) -> Any: ...
 
-    def lift(self, fact: Fact) -> Any:
-        raise NotImplementedError  # pragma: no cover
+    @abstractmethod
+    def lift(self, fact: Fact) -> Any: ...
 
-    def plus(self, a: Any, b: Any) -> Any:
-        raise NotImplementedError  # pragma: no cover
+    @abstractmethod
+    def plus(self, a: Any, b: Any) -> Any: ...
 
     def fold(self, facts: Iterable[Fact]) -> Any:
         """The state of many facts: the definition every faster path must equal."""
         return reduce(self.plus, map(self.lift, facts), self.zero())
 
-    def fold_rows(self, columns: FactColumns, rows: Rows) -> Any:
-        raise NotImplementedError  # pragma: no cover
+    @abstractmethod
+    def fold_rows(self, columns: FactColumns, rows: Rows) -> Any: ...
 
     def encode(self, state: Any) -> Any:
         """The state as JSON values; what the native Spark fold writes too."""

@@ -24,10 +24,10 @@ from twofold.kafka.home import ensure_home
 from twofold.kafka.topics import create_topics, events_topic, log_offsets
 from twofold.local.broker import Broker, wait_until
 from twofold.local.project import ROOT, child_environment, spark_submit
-from twofold.local.ready import read_ready, ready_file
 from twofold.settings import Settings
 from twofold.stores.archive_entries import archive_entries
 from twofold.stores.archive_log import archive_end, committed_ranges, quarantine
+from twofold.stores.ready import read_ready, ready_file
 from twofold.testing.hostile import corpus
 from twofold.testing.hostile_values import event
 from twofold.timeline import Offsets, Position

@@ -24,8 +24,3 @@ def ensure_home(settings: Settings) -> HomeLog:
             f"the home {settings.home_path} belongs to topic {known.topic_id}, the broker has {topic.topic_id}: use another home"
         )
     return known
-
-
-def read_home(settings: Settings) -> HomeLog:
-    """The home's log. Raises :class:`HomeError` when there is none yet."""
-    return read_home_log(settings.home_path)

@@ -21,6 +21,7 @@ from kafka.errors import KafkaError
 from twofold.errors import PartError
 from twofold.local.project import ROOT
 from twofold.settings import Settings
+from twofold.stores.json_file import write_json
 
 _HEAP = "512m"
 _LOG4J = """<Configuration status="WARN">
@@ -132,12 +133,8 @@ class Broker:
             process = subprocess.Popen(
                 [*java, "kafka.Kafka", str(properties)], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
-        partial = self.record.with_suffix(".partial")
-        partial.write_text(
-            json.dumps({"bootstrap_servers": f"127.0.0.1:{port}", "port": port, "controller_port": controller, "pid": process.pid}),
-            encoding="utf-8",
-        )
-        partial.replace(self.record)
+        address = {"bootstrap_servers": f"127.0.0.1:{port}", "port": port, "controller_port": controller}
+        write_json(self.record, {**address, "pid": process.pid})
         return process
 
     def answers(self) -> bool:

@@ -25,8 +25,9 @@ from twofold.kafka.home import ensure_home
 from twofold.kafka.topics import create_topics
 from twofold.local.broker import Broker, last_line, wait_until
 from twofold.local.project import ROOT, child_environment, spark_submit
-from twofold.local.ready import read_ready, ready_file
 from twofold.settings import Settings
+from twofold.stores.json_file import write_json
+from twofold.stores.ready import read_ready, ready_file
 
 #: In the order in which they start; they stop in the reverse order.
 PARTS = ("broker", "speed", "archive", "follower")
@@ -170,9 +171,7 @@ class Supervisor:
             for name, child in self._children.items()
         }
         data = {"supervisor": os.getpid(), "created": self._created(os.getpid()), "state": self._state, "parts": parts}
-        partial = _up_file(self._settings).with_suffix(".partial")
-        partial.write_text(json.dumps(data), encoding="utf-8")
-        partial.replace(_up_file(self._settings))
+        write_json(_up_file(self._settings), data)
 
     @staticmethod
     def _created(pid: int) -> float | None:

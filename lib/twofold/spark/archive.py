@@ -25,6 +25,7 @@ from twofold.spark.job import has_polled
 from twofold.spark.source import read_log, starting_offsets
 from twofold.spark.tables import ARCHIVE_COLUMNS, create_archive
 from twofold.stores.archive_log import archive_end
+from twofold.stores.json_file import write_json
 from twofold.timeline import Offsets, PartitionKey
 
 #: Below this many entries a commit is one file: a table of many small files is slow to read.
@@ -55,10 +56,7 @@ def open_generation(checkpoint: Path, table: str, begin: Callable[[Offsets], Off
             f"the checkpoint {checkpoint} has lost its {_GENERATION_FILE}: remove the folder, the stream resumes from the table"
         )
     generation = Generation(uuid.uuid4().hex, begin(archive_end(table)))
-    checkpoint.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps({"generation": generation.id, "start": generation.start.to_json()}), encoding="utf-8")
-    partial.replace(file)
+    write_json(file, {"generation": generation.id, "start": generation.start.to_json()})
     return generation
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import signal
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from twofold.errors import TwofoldError
 from twofold.settings import Settings, load_settings
 from twofold.spark.session import open_session
+from twofold.stores.ready import write_ready
 
 
 def arguments(job: str, more: Callable[[argparse.ArgumentParser], None] = lambda _parser: None) -> argparse.Namespace:
@@ -24,14 +21,6 @@ def arguments(job: str, more: Callable[[argparse.ArgumentParser], None] = lambda
     parser.add_argument("--config", help="settings file (YAML)")
     more(parser)
     return parser.parse_args()
-
-
-def _write_ready(home: Path, job: str) -> None:
-    folder = home / "run"
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{job}.partial"
-    partial.write_text(json.dumps({"pid": os.getpid(), "state": "ready", "at_ms": time.time_ns() // 1_000_000}), encoding="utf-8")
-    partial.replace(folder / f"{job}.json")
 
 
 def exit_code(job: str, work: Callable[[], int]) -> int:
@@ -81,7 +70,7 @@ def run_stream(
         announced = False
         while not stopped and not query.awaitTermination(1 if announced else 0.2):
             if not announced and is_ready(spark, settings, query):
-                _write_ready(settings.home_path, job)
+                write_ready(settings.home_path, job)
                 announced = True
         if stopped:
             query.stop()

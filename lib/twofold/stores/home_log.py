@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from twofold.errors import HomeError
+from twofold.stores.json_file import write_json
 from twofold.timeline import Offsets
 
 
@@ -40,11 +40,4 @@ def write_home_log(home: Path, log: HomeLog) -> None:
         if known.topic_id != log.topic_id:
             raise HomeError(f"the home {home} belongs to topic {known.topic_id}, the broker has {log.topic_id}: use another home")
         return
-    home.mkdir(parents=True, exist_ok=True)
-    partial = _file(home).with_suffix(".partial")
-    data = {"topic_id": log.topic_id, "log_start": log.log_start.to_json(), "created_ms": log.created_ms}
-    with partial.open("w", encoding="utf-8") as out:
-        json.dump(data, out)
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(_file(home))
+    write_json(_file(home), {"topic_id": log.topic_id, "log_start": log.log_start.to_json(), "created_ms": log.created_ms})

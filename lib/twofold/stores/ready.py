@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from twofold.stores.json_file import write_json
+
 
 def ready_file(home: Path, part: str) -> Path:
     return home / "run" / f"{part}.json"
@@ -15,13 +17,7 @@ def ready_file(home: Path, part: str) -> Path:
 
 def write_ready(home: Path, part: str, **info: Any) -> None:
     """Say that a part's work has begun; replaced atomically."""
-    file = ready_file(home, part)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_suffix(".partial")
-    partial.write_text(
-        json.dumps({"pid": os.getpid(), "state": "ready", "at_ms": time.time_ns() // 1_000_000, **info}), encoding="utf-8"
-    )
-    partial.replace(file)
+    write_json(ready_file(home, part), {"pid": os.getpid(), "state": "ready", "at_ms": time.time_ns() // 1_000_000, **info})
 
 
 def read_ready(home: Path, part: str) -> dict[str, Any] | None:
