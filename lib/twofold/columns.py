@@ -15,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import xxhash
+from msgspec.structs import astuple
 
 from twofold.errors import StoreError
-from twofold.events import FACT_KINDS, Entry
+from twofold.events import FACT_KINDS, Entry, FactBody
 
 I8 = npt.NDArray[np.int64]
 I4 = npt.NDArray[np.int32]
@@ -39,22 +40,28 @@ def id_hash(event_id: str) -> int:
 
 
 class Fact(NamedTuple):
-    """One fact with its envelope: the row that states lift. ``at_ms`` in epoch ms, money in minor units."""
+    """One fact with its envelope: the row that states lift. ``at_ms`` in epoch ms, money in minor units.
+
+    The first three fields are its order; those from ``kind`` on are an ``events.FactBody``, in its order.
+    """
 
     at_ms: int
     event_id: str
     ordinal: int
+    channel: str | None
+    device: str | None
     kind: str
     product: str | None = None
     category: str | None = None
     campaign: str | None = None
-    channel: str | None = None
-    device: str | None = None
     amount_minor: int | None = None
     currency: str | None = None
     quantity: int | None = None
     key: str | None = None
     value: str | None = None
+
+
+assert Fact._fields[5:] == FactBody.__struct_fields__
 
 
 def _i8(values: Sequence[int]) -> I8:
@@ -68,24 +75,10 @@ def _i4(values: Sequence[int]) -> I4:
 def facts_of(entry: Entry) -> list[Fact]:
     """The facts of an ok entry, ordinals by place."""
     assert entry.at_ms is not None and entry.event_id is not None
+    at_ms, event_id, channel, device = entry.at_ms, entry.event_id, entry.channel, entry.device
+    # Not through the class: this runs for every hot fact of every read.
     return [
-        Fact(
-            entry.at_ms,
-            entry.event_id,
-            ordinal,
-            body.kind,
-            body.product,
-            body.category,
-            body.campaign,
-            entry.channel,
-            entry.device,
-            body.amount_minor,
-            body.currency,
-            body.quantity,
-            body.key,
-            body.value,
-        )
-        for ordinal, body in enumerate(entry.facts)
+        tuple.__new__(Fact, (at_ms, event_id, ordinal, channel, device, *astuple(body))) for ordinal, body in enumerate(entry.facts)
     ]
 
 
@@ -132,8 +125,12 @@ class Names:
 
     def many(self, codes: Sequence[int] | I4 | I8) -> list[str]:
         """Texts of many codes at once."""
-        if len(codes) < 16:
-            return [self[int(code)] for code in codes]
+        if len(codes) <= 256 and len(self._ends) <= _FEW_NAMES:
+            text, ends = self._whole()
+            listed = codes if isinstance(codes, list) else np.asarray(codes).tolist()
+            if text:
+                return [text[ends[code - 1] if code else 0 : ends[code]] for code in listed]
+            return [self[code] for code in listed]
         at = np.asarray(codes)
         stops = self._ends[at].tolist()
         starts = np.where(at > 0, self._ends[at - 1], 0).tolist()
@@ -152,7 +149,7 @@ _HEADER = struct.Struct("<4sIIIIIII")
 _MAGIC = b"TFC1"
 _I8_ENTRY = ("id_hash", "broker_ms", "offset")
 _I8_FACT = ("at_ms", "amount_minor")
-_I4_ENTRY = ("event", "topic", "partition", "channel", "device")
+_I4_ENTRY = ("event", "topic", "partition", "entry_channel", "entry_device")
 _I4_FACT = ("entry", "ordinal", "product", "category", "campaign", "currency", "quantity", "key", "value")
 
 
@@ -160,8 +157,9 @@ class FactColumns:
     """Dictionary-coded facts of one person. Arrays are read-only views; never mutated.
 
     Entries (n_entries): ``id_hash`` sorted, ``event`` (code of the event id), ``broker_ms``, ``topic`` (ordinal), ``partition``,
-    ``offset``, ``channel``, ``device``. Facts (n_facts): ``at_ms``, ``entry`` (row of its entry), ``ordinal``, text codes,
-    ``amount_minor`` (``NULL_AMOUNT``), ``quantity`` (``NULL_QUANTITY``). ``kind_ends[c]`` is the end of kind ``c``'s slice.
+    ``offset``, ``entry_channel``, ``entry_device``. Facts (n_facts): ``at_ms``, ``entry`` (row of its entry), ``ordinal``, text
+    codes (``channel`` and ``device`` are their entry's), ``amount_minor`` (``NULL_AMOUNT``), ``quantity`` (``NULL_QUANTITY``).
+    ``kind_ends[c]`` is the end of kind ``c``'s slice.
     """
 
     __slots__ = (
@@ -170,10 +168,10 @@ class FactColumns:
         "broker_ms",
         "campaign",
         "category",
-        "channel",
         "currency",
-        "device",
         "entry",
+        "entry_channel",
+        "entry_device",
         "event",
         "id_hash",
         "key",
@@ -195,8 +193,8 @@ class FactColumns:
     event: I4
     topic: I4
     partition: I4
-    channel: I4
-    device: I4
+    entry_channel: I4
+    entry_device: I4
     at_ms: I8
     amount_minor: I8
     entry: I4
@@ -217,6 +215,14 @@ class FactColumns:
     def n_entries(self) -> int:
         return len(self.id_hash)
 
+    @property
+    def channel(self) -> I4:
+        return self.entry_channel[self.entry]
+
+    @property
+    def device(self) -> I4:
+        return self.entry_device[self.entry]
+
     def kind_range(self, kind: str) -> tuple[int, int]:
         code = KIND_CODE[kind]
         ends = self.kind_ends
@@ -236,17 +242,16 @@ class FactColumns:
         kind = next(kind for kind in FACT_KINDS if (r := self.kind_range(kind))[0] <= row < r[1])
         entry = int(self.entry[row])
         amount, quantity = int(self.amount_minor[row]), int(self.quantity[row])
-        channel, device = int(self.channel[entry]), int(self.device[entry])
         return Fact(
             int(self.at_ms[row]),
             self.names[int(self.event[entry])],
             int(self.ordinal[row]),
+            self.text("channel", row),
+            self.text("device", row),
             kind,
             self.text("product", row),
             self.text("category", row),
             self.text("campaign", row),
-            None if channel == NULL_CODE else self.names[channel],
-            None if device == NULL_CODE else self.names[device],
             None if amount == NULL_AMOUNT else amount,
             self.text("currency", row),
             None if quantity == NULL_QUANTITY else quantity,
@@ -290,8 +295,8 @@ class FactColumns:
         out.event = _i4([codes[entry.event_id] for _h, entry, _t in rows])
         out.topic = _i4([topic for _h, _e, topic in rows])
         out.partition = _i4([entry.partition for _h, entry, _t in rows])
-        out.channel = _i4([codes[entry.channel] for _h, entry, _t in rows])
-        out.device = _i4([codes[entry.device] for _h, entry, _t in rows])
+        out.entry_channel = _i4([codes[entry.channel] for _h, entry, _t in rows])
+        out.entry_device = _i4([codes[entry.device] for _h, entry, _t in rows])
         out.at_ms = _i8([fact.at_ms for _c, fact, _e in facts])
         out.amount_minor = _i8([NULL_AMOUNT if fact.amount_minor is None else fact.amount_minor for _c, fact, _e in facts])
         out.quantity = _i4([NULL_QUANTITY if fact.quantity is None else fact.quantity for _c, fact, _e in facts])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -86,6 +86,29 @@ def divide_half_away(amount: int, count: int) -> int:
     return quotient if amount >= 0 else -quotient
 
 
+def _presenter(kind: Kind, k: int | None) -> Callable[[Any, int], Any]:
+    """How a state of this kind becomes a value at ``t``. Chosen once a feature, not once a read."""
+    match kind:
+        case MoneySum():
+            return lambda state, _t: {currency: state[currency] for currency in sorted(state)}
+        case Latest():
+            return lambda state, _t: None if state is None else state[3]
+        case Recent():
+            return lambda state, _t: [mark[3] for mark in state]
+        case Distinct():
+            return lambda state, _t: len(state)
+        case Top() | Histogram():
+            return lambda state, _t: _ranked(state, k)
+        case Decayed():
+
+            def scores(state: Mapping[str, dict[int, int]], t: int) -> dict[str, float]:
+                ordered = sorted((-kind.score(sums, t), name) for name, sums in state.items())
+                return {name: -negative for negative, name in ordered[:k] if negative != 0}
+
+            return scores
+    return lambda state, _t: state
+
+
 #: JSON schema type of a presented value, by kind of state.
 _TYPES: dict[type[Kind], dict[str, Any]] = {
     Count: {"type": "integer"},
@@ -151,25 +174,14 @@ class Catalogue:
 
     def present(self, feature: Feature, states: Mapping[str, Any], t: int) -> Any:
         """The value of one feature at ``t`` from the states of the primaries."""
-        kind = self.primaries[feature.of].state
-        state = states[feature.of]
         if feature.per is not None:
-            counts = states[feature.per]
+            state, counts = states[feature.of], states[feature.per]
             return {currency: divide_half_away(state[currency], counts[currency]) for currency in sorted(state)}
-        if isinstance(kind, MoneySum):
-            return {currency: state[currency] for currency in sorted(state)}
-        if isinstance(kind, Latest):
-            return None if state is None else state[3]
-        if isinstance(kind, Recent):
-            return [mark[3] for mark in state]
-        if isinstance(kind, Distinct):
-            return len(state)
-        if isinstance(kind, Top | Histogram):
-            return _ranked(state, feature.k)
-        if isinstance(kind, Decayed):
-            scores = [(-kind.score(sums, t), name) for name, sums in state.items()]
-            return {name: -negative for negative, name in sorted(scores)[: feature.k] if negative != 0}
-        return state
+        return self._presenters[feature.name](states[feature.of], t)
+
+    @cached_property
+    def _presenters(self) -> dict[str, Callable[[Any, int], Any]]:
+        return {f.name: _presenter(self.primaries[f.of].state, f.k) for f in self.features.values()}
 
     def schema(self) -> dict[str, Any]:
         """JSON schema of ``values``."""

@@ -10,12 +10,13 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from twofold.columns import NULL_CODE, Fact, FactColumns, facts_of, id_hash
+from twofold.columns import I8, NULL_CODE, Fact, FactColumns, facts_of, id_hash
 from twofold.events import Entry
 from twofold.features import Catalogue, Primary, Select
 from twofold.states import Rows
@@ -28,6 +29,7 @@ Outcome = Literal["ok", "gap", "definition", "archive"]
 Rank = tuple[int, int, int, int]
 
 _EMPTY_PERSON = PersonSnapshot()
+_AT_MS = attrgetter("at_ms")
 
 
 @dataclass(frozen=True)
@@ -77,52 +79,60 @@ def other_version(row: ManifestRow, hot: HotView) -> bool:
 
 def _dedupe(row: ManifestRow, person: PersonSnapshot, entries: Iterable[Entry], high: Offsets) -> _Deduped:
     bounds: dict[tuple[str, int], tuple[int, int]] = {key: (row.cut.next(key), end) for key, end in high.items()}
-    best: dict[str, tuple[Rank, Entry]] = {}
+    best: dict[str, Entry] = {}
     for entry in entries:
         cut, end = bounds.get((entry.topic_id, entry.partition), (0, 0))
         if entry.verdict != "ok" or not cut <= entry.offset < end:
             continue
         assert entry.event_id is not None
-        order = rank(entry, row)
-        known = best.get(entry.event_id)
-        if known is None or order < known[0]:
-            best[entry.event_id] = (order, entry)
+        known = best.setdefault(entry.event_id, entry)
+        if known is not entry and rank(entry, row) < rank(known, row):
+            best[entry.event_id] = entry
     out = _Deduped()
     if not best:
         return out
     recent, older = person.recent, person.older_ids
     if not len(recent.id_hash) and not len(older):
-        out.added.extend(entry for _order, entry in best.values())
+        out.added.extend(best.values())
         return out
     hashes = np.array([id_hash(event_id) for event_id in best], dtype=np.int64)
     in_recent = np.searchsorted(recent.id_hash, hashes)
     in_older = np.searchsorted(older, hashes)
-    for (event_id, (order, entry)), wanted, place, old in zip(
-        best.items(), hashes.tolist(), in_recent.tolist(), in_older.tolist(), strict=True
+    maybe_recent, maybe_older = _found(recent.id_hash, in_recent, hashes), _found(older, in_older, hashes)
+    for (event_id, entry), place, is_recent, is_older in zip(
+        best.items(), in_recent.tolist(), maybe_recent, maybe_older, strict=True
     ):
-        if old < len(older) and older[old] == wanted:
+        if is_older:
             if entry.broker_ms <= row.cut_time_ms:
                 out.doubtful.append(entry)
             continue
-        # Hashes of different ids may be equal, so every entry row of the hash is compared by its id.
-        match = next(
-            (
-                e
-                for e in range(place, len(recent.id_hash))
-                if recent.id_hash[e] == wanted and recent.names[int(recent.event[e])] == event_id
-            )
-            if place < len(recent.id_hash) and recent.id_hash[place] == wanted
-            else iter(()),
-            None,
-        )
+        match = _recent_row(recent, place, event_id) if is_recent else None
         if match is None:
             out.added.append(entry)
             continue
         folded = (int(recent.broker_ms[match]), int(recent.topic[match]), int(recent.partition[match]), int(recent.offset[match]))
-        if order < folded:
+        if rank(entry, row) < folded:
             out.replaced.append(match)
             out.added.append(entry)
     return out
+
+
+def _found(known: I8, places: npt.NDArray[np.intp], wanted: I8) -> list[bool]:
+    """Which of the wanted hashes stand at their places in the sorted known ones."""
+    if not len(known):
+        return [False] * len(wanted)
+    found: list[bool] = (known[np.minimum(places, len(known) - 1)] == wanted).tolist()
+    return found
+
+
+def _recent_row(recent: FactColumns, place: int, event_id: str) -> int | None:
+    """The entry row of an id, from the first row of its hash. Different ids may share a hash, so ids are compared."""
+    wanted = recent.id_hash[place]
+    while place < len(recent.id_hash) and recent.id_hash[place] == wanted:
+        if recent.names[int(recent.event[place])] == event_id:
+            return place
+        place += 1
+    return None
 
 
 class _Folded:
@@ -216,18 +226,24 @@ def _by_kind(catalogue: Catalogue) -> dict[str, tuple[Primary, ...]]:
 
 
 def _select_hot(catalogue: Catalogue, entries: Iterable[Entry], t: int) -> dict[str, list[Fact]]:
-    """Hot facts by the primary that counts them at t."""
+    """Hot facts by the primary that counts them at t. The lists may be shared: read them only."""
+    of_kind: dict[str, list[Fact]] = {}
+    for entry in sorted((e for e in entries if e.at_ms is not None and e.at_ms < t), key=_AT_MS):
+        for fact in facts_of(entry):
+            of_kind.setdefault(fact.kind, []).append(fact)
     by_kind = _by_kind(catalogue)
     out: dict[str, list[Fact]] = {}
-    for entry in entries:
-        assert entry.at_ms is not None
-        if entry.at_ms >= t:
-            continue
-        for fact in facts_of(entry):
-            for primary in by_kind.get(fact.kind, ()):
-                width = primary.window.width_ms
-                if (width is None or fact.at_ms >= t - width) and (not primary.select.equals or primary.select.holds(fact)):
-                    out.setdefault(primary.name, []).append(fact)
+    for kind, facts in of_kind.items():
+        times = [fact.at_ms for fact in facts]
+        for primary in by_kind.get(kind, ()):
+            start = primary.window.start(t)
+            low = 0 if start is None else bisect_left(times, start)
+            chosen = facts[low:] if low else facts
+            if primary.select.equals:
+                chosen = [fact for fact in chosen if primary.select.holds(fact)]
+            if chosen:
+                known = out.get(primary.name)
+                out[primary.name] = chosen if known is None else known + chosen
     return out
 
 

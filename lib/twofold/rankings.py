@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, localcontext
@@ -53,12 +52,8 @@ class Recent(Kind):
         return tuple(out)
 
     def fold(self, facts: Iterable[Fact]) -> tuple[Mark, ...]:
-        newest: dict[str, Mark] = {}
-        for fact in facts:
-            for mark in self.lift(fact):
-                known = newest.get(mark[3])
-                if known is None or mark > known:
-                    newest[mark[3]] = mark
+        # Ascending, so that the last one written is a name's newest.
+        newest = {mark[3]: mark for mark in sorted(mark for fact in facts for mark in self.lift(fact))}
         return tuple(sorted(newest.values(), reverse=True)[: self.k])
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> tuple[Mark, ...]:
@@ -111,8 +106,10 @@ class Distinct(Kind):
         return frozenset(name for fact in facts if (name := getattr(fact, self.column)) is not None)
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> frozenset[str]:
-        codes = np.unique(getattr(columns, self.column)[rows])
-        return frozenset(columns.names.many(codes[codes != NULL_CODE]))
+        codes = getattr(columns, self.column)[rows]
+        distinct = set(codes.tolist()) if len(codes) <= _FEW_ROWS else set(np.unique(codes).tolist())
+        distinct.discard(NULL_CODE)
+        return frozenset(columns.names.many(list(distinct)))
 
     def encode(self, state: frozenset[str]) -> Any:
         return sorted(state)
@@ -147,17 +144,6 @@ def _group_rows(
     codes: npt.NDArray[Any], weights: npt.NDArray[np.int64] | None, at: npt.NDArray[np.int64]
 ) -> tuple[list[int], list[int], list[int]]:
     """Distinct codes with their exact weight sums and last times; ``at`` ascends."""
-    if len(codes) <= _FEW_ROWS:
-        # Ten numpy calls cost more than a loop over few rows. Times ascend, so the last one written is a code's latest.
-        listed = codes.tolist()
-        last = dict(zip(listed, at.tolist(), strict=True))
-        if weights is None:
-            counts = Counter(listed)
-            return list(last), [counts[code] for code in last], list(last.values())
-        sums = dict.fromkeys(last, 0)
-        for code, weight in zip(listed, weights.tolist(), strict=True):
-            sums[code] += weight
-        return list(last), list(sums.values()), list(last.values())
     order = np.argsort(codes, kind="stable")
     sorted_codes = codes[order]
     starts = np.flatnonzero(np.concatenate(([True], sorted_codes[1:] != sorted_codes[:-1])))
@@ -201,6 +187,8 @@ class Top(Kind):
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> dict[str, Weight]:
         codes, at = getattr(columns, self.column)[rows], columns.at_ms[rows]
+        if len(codes) <= _FEW_ROWS:
+            return self._few_rows(columns, rows, codes.tolist(), at.tolist())
         weights = None
         if self.weight is not None:
             weights = getattr(columns, self.weight)[rows].astype(np.int64)
@@ -213,6 +201,22 @@ class Top(Kind):
             return {}
         distinct, sums, last = _group_rows(codes, weights, at)
         return dict(zip(columns.names.many(distinct), zip(sums, last, strict=True), strict=True))
+
+    def _few_rows(self, columns: FactColumns, rows: Rows, codes: list[int], at: list[int]) -> dict[str, Weight]:
+        # A dozen numpy calls cost more than a loop over few rows. Times ascend, so the last one written is a code's latest.
+        last = dict(zip(codes, at, strict=True))
+        last.pop(NULL_CODE, None)
+        sums = dict.fromkeys(last, 0)
+        if self.weight is None:
+            for code in codes:
+                if code != NULL_CODE:
+                    sums[code] += 1
+        else:
+            null = NULLS[self.weight]
+            for code, weight in zip(codes, getattr(columns, self.weight)[rows].tolist(), strict=True):
+                if code != NULL_CODE and weight != null:
+                    sums[code] += weight
+        return dict(zip(columns.names.many(list(last)), zip(sums.values(), last.values(), strict=True), strict=True))
 
     def encode(self, state: dict[str, Weight]) -> Any:
         return _encode_weights(state)
@@ -243,12 +247,32 @@ class Histogram(Kind):
     def plus(self, a: dict[int, Weight], b: dict[int, Weight]) -> dict[int, Weight]:
         return _plus_weights(a, b)
 
+    def fold(self, facts: Iterable[Fact]) -> dict[int, Weight]:
+        out: dict[int, Weight] = {}
+        bucket_of = BUCKETS[self.bucket]
+        for fact in facts:
+            at = fact.at_ms
+            bucket = bucket_of(at)
+            known = out.get(bucket)
+            out[bucket] = (1, at) if known is None else (known[0] + 1, max(known[1], at))
+        return out
+
     def fold_rows(self, columns: FactColumns, rows: Rows) -> dict[int, Weight]:
         at = columns.at_ms[rows]
-        if not len(at):
-            return {}
+        if len(at) <= _FEW_ROWS:
+            return self._few_rows(at.tolist())
         distinct, sums, last = _group_rows(BUCKETS[self.bucket](at), None, at)
         return dict(zip(distinct, zip(sums, last, strict=True), strict=True))
+
+    def _few_rows(self, at: list[int]) -> dict[int, Weight]:
+        bucket_of = BUCKETS[self.bucket]
+        last: dict[int, int] = {}
+        counts: dict[int, int] = {}
+        for at_ms in at:
+            bucket = bucket_of(at_ms)
+            last[bucket] = at_ms
+            counts[bucket] = counts.get(bucket, 0) + 1
+        return {bucket: (count, last[bucket]) for bucket, count in counts.items()}
 
     def encode(self, state: dict[int, Weight]) -> Any:
         return _encode_weights(state)
@@ -359,7 +383,17 @@ class Decayed(Kind):
         index, rest = np.divmod(at, self.half_life_ms)
         a, b, c = _decay_arrays(self.half_life_ms)
         high, low = np.divmod(rest, DECAY_BASE)
-        weights = (a[high // DECAY_BASE] * b[high % DECAY_BASE] * c[low] * DECAY_SCALE + 0.5).astype(np.int64)
+        highest, middle = np.divmod(high, DECAY_BASE)
+        weights = (a[highest] * b[middle] * c[low] * DECAY_SCALE + 0.5).astype(np.int64)
+        if len(codes) <= _FEW_ROWS:
+            few: dict[int, dict[int, int]] = {}
+            for code, place, weight in zip(codes.tolist(), index.tolist(), weights.tolist(), strict=True):
+                known = few.get(code)
+                if known is None:
+                    few[code] = {place: weight}
+                else:
+                    known[place] = known.get(place, 0) + weight
+            return {columns.names[code]: totals for code, totals in few.items()}
         first = int(index.min())
         span = int(index.max()) - first + 1
         # 2^41 a fact: a sum of up to four million facts fits 63 bits.

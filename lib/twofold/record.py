@@ -121,10 +121,11 @@ def make_record(
     state = freshness_state(merged, hot, lag, fresh_max_lag_ms)
     values = {name: catalogue.present(f, merged.states, t) for name, f in catalogue.features.items()}
     conflict = merged.conflict
-    fields: dict[str, FieldState] = {
-        name: "conflict" if conflict and any(p.name in conflict for p in catalogue.primaries_of(name)) else "exact"
-        for name in catalogue.features
-    }
+    fields: dict[str, FieldState] = dict.fromkeys(catalogue.features, "exact")
+    if conflict:
+        for name in fields:
+            if any(p.name in conflict for p in catalogue.primaries_of(name)):
+                fields[name] = "conflict"
     return Record(
         person=person,
         values=values,

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import reduce
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,6 +26,8 @@ Rows = slice | npt.NDArray[np.intp]
 NULLS = {"amount_minor": NULL_AMOUNT, "quantity": NULL_QUANTITY}
 #: Below this many rows a sum of 64-bit amounts (at most 10^15 each) cannot overflow.
 _SAFE_SUM_ROWS = 9_000
+#: Up to this many rows a Python loop costs less than a handful of numpy calls.
+_FEW_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Count(Kind):
         return a + b
 
     def fold(self, facts: Iterable[Fact]) -> int:
-        return sum(1 for _ in facts)
+        return len(facts) if isinstance(facts, list) else sum(1 for _ in facts)
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> int:  # noqa: ARG002
         return row_count(rows)
@@ -163,12 +166,18 @@ class MoneySum(Kind):
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> dict[str, int]:
         amounts, currencies = columns.amount_minor[rows], columns.currency[rows]
+        out: dict[str, int] = {}
+        if len(amounts) <= _FEW_ROWS:
+            sums: dict[int, int] = {}
+            for amount, code in zip(amounts.tolist(), currencies.tolist(), strict=True):
+                if amount != NULL_AMOUNT and code != NULL_CODE:
+                    sums[code] = sums.get(code, 0) + (1 if self.counted else amount)
+            return {columns.names[code]: total for code, total in sums.items()}
         carried = (amounts != NULL_AMOUNT) & (currencies != NULL_CODE)
         if not carried.all():
             amounts, currencies = amounts[carried], currencies[carried]
         if not len(amounts):
             return {}
-        out: dict[str, int] = {}
         first = int(currencies[0])
         codes = [first] if (currencies == first).all() else np.unique(currencies).tolist()
         for code in codes:
@@ -182,6 +191,8 @@ class MoneySum(Kind):
         return data
 
 
+#: The order of facts: by event time, event id, ordinal.
+_ORDER = itemgetter(0, 1, 2)
 #: (event time, event id, ordinal, value): the order of a fact, and what is kept of it.
 Mark = tuple[int, str, int, Any]
 
@@ -218,6 +229,10 @@ class Latest(Kind):
         if a is None or b is None:
             return b if a is None else a
         return a if (a[:3] < b[:3]) == self.first else b
+
+    def fold(self, facts: Iterable[Fact]) -> Mark | None:
+        best = (min if self.first else max)(facts, key=_ORDER, default=None)
+        return None if best is None else self.lift(best)
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> Mark | None:
         if row_count(rows) == 0:

@@ -34,6 +34,8 @@ STATES: tuple[Kind, ...] = (
     *(Recent(column, k) for column, k in (("product", 1), ("key", 3), ("value", 100))),
     *(Distinct(column) for column in TEXTS),
     *(Top(column, weight) for column in ("product", "key") for weight in (None, "quantity", "amount_minor")),
+    Top("device"),
+    Recent("channel", 2),
     Histogram("hour_of_week"),
     Decayed("category", 7 * DAY_MS),
     Decayed("key", HOUR_MS),

@@ -99,7 +99,7 @@ def random_facts(r: random.Random, n: int) -> list[Fact]:
         columns = {name: r.choice(NAMES) for name in TEXTS if name != "currency"}
         facts.append(
             Fact(
-                at, event_id, number, r.choice(FACT_KINDS), **columns, currency=r.choice((None, "USD", "EUR", "KWD")),
+                at, event_id, number, kind=r.choice(FACT_KINDS), **columns, currency=r.choice((None, "USD", "EUR", "KWD")),
                 amount_minor=r.choice((None, 0, 1, -7, 10**15, -(10**15), r.randrange(10**6))),
                 quantity=r.choice((None, 0, 1, -3, 10**9)),
             )
@@ -125,7 +125,9 @@ def people() -> dict[str, list[Fact]]:
     """Persons by the prefix of their key; one query folds them all, since compiling it is what takes the time."""
     r = random.Random(20)
     seeded = {f"seeded:{n}{r.choice(string.ascii_letters)}": random_facts(r, r.choice((0, 1, 2, 5, 40))) for n in range(150)}
-    large = [Fact(NOW_MS - n, f"e{n}", 0, "order", product="p", amount_minor=10**15, currency="USD") for n in range(1, 9_500)]
+    large = [
+        Fact(NOW_MS - n, f"e{n}", 0, None, None, "order", product="p", amount_minor=10**15, currency="USD") for n in range(1, 9_500)
+    ]
     return {**seeded, "seeded:é😀": random_facts(r, 3_000), **drawn_histories(120), "large": large}
 
 

@@ -30,6 +30,7 @@ FORMAT = 1
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _LENGTH = struct.Struct(">H")
 _POSITION = struct.Struct(">HIQ")
+_OFFSET_BYTES = 8
 _STATE = b"state"
 
 
@@ -121,23 +122,27 @@ class LmdbHotReader:
     def view(self, person: str, since: Offsets = EMPTY_OFFSETS) -> HotView:
         """The person's entries in ``[since, high)`` and the vectors, from one read transaction."""
         prefix = person_prefix(person)
-        entries: list[Entry] = []
-        with self._env.begin(db=self._facts, buffers=True) as txn:
+        size = len(prefix)
+        values: list[bytes] = []
+        with self._env.begin(db=self._facts) as txn:
             state = self._state(txn)
             bounds = {
-                (p.topic, p.partition): (since.next(PartitionKey(state.topics[p.topic], p.partition)), p.high)
+                _POSITION.pack(p.topic, p.partition, 0)[:-_OFFSET_BYTES]: (
+                    since.next(PartitionKey(state.topics[p.topic], p.partition)).to_bytes(_OFFSET_BYTES, "big"),
+                    p.high.to_bytes(_OFFSET_BYTES, "big"),
+                )
                 for p in state.partitions
             }
             cursor = txn.cursor()
             if cursor.set_range(prefix):
+                # Positions are stored big-endian: their bytes compare as they do.
                 for key, value in cursor:
-                    if bytes(key[: len(prefix)]) != prefix:
+                    if not key.startswith(prefix):
                         break
-                    topic, partition, offset = _POSITION.unpack_from(key, len(prefix))
-                    low, high = bounds.get((topic, partition), (0, 0))
-                    if low <= offset < high:
-                        entries.append(decode_entry(value))
-        return _view(state, tuple(entries))
+                    low, high = bounds.get(key[size:-_OFFSET_BYTES], (b"", b""))
+                    if low <= key[-_OFFSET_BYTES:] < high:
+                        values.append(value)
+        return _view(state, tuple(map(decode_entry, values)))
 
     def vectors(self) -> HotView:
         """The vectors without any person's entries."""
