@@ -29,6 +29,8 @@ from twofold.timeline import Offsets, Position
 ROOT = Path(__file__).resolve().parents[2]
 #: Real data sets, where they are present.
 DATA = Path(os.environ.get("TWOFOLD_DATA", ROOT.parent / "shared" / "data"))
+# Every JVM here lives for a minute or two: the optimizing compiler takes more than it gives back. Figures are `make bench`'s.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 120, what: str = "condition") -> None:

@@ -77,25 +77,26 @@ def _two_nights(system: System, lines: list[bytes], as_of_at: int | None, sample
     assert differences(system.settings, truth, as_of - 30 * DAY_MS, persons=people[:20]) == []
 
 
-def test_the_shop_and_a_hostile_corpus(system: System, tmp_path: Path) -> None:
-    lines = [encode_event(event) for event in CONVERTERS["shop"](None, seed=11, persons=500, events=12_000, shuffle=200)]
-    hostile = [value for _name, value in corpus() if value and b"\n" not in value and len(value) < 1_900_000]
-    middle = len(lines) // 3
-    _two_nights(system, lines[:middle] + hostile + lines[middle:], None, sample=100)
-    conserved(system, system.log())
-    # Lines end at LF only: a rejected entry may hold any other separator.
-    rejected = system.twofold("quarantine", "--json").stdout.rstrip("\n").split("\n")
-    assert len(rejected) == sum(1 for entry in system.log() if entry.verdict != "ok")
-
-
 @pytest.fixture
 def fresh(tmp_path: Path) -> Iterator[System]:
+    """A system for one test: two at once would share the cores."""
     running = System(tmp_path / "home")
     running.up()
     try:
         yield running
     finally:
         running.down()
+
+
+def test_the_shop_and_a_hostile_corpus(fresh: System) -> None:
+    lines = [encode_event(event) for event in CONVERTERS["shop"](None, seed=11, persons=500, events=12_000, shuffle=200)]
+    hostile = [value for _name, value in corpus() if value and b"\n" not in value and len(value) < 1_900_000]
+    middle = len(lines) // 3
+    _two_nights(fresh, lines[:middle] + hostile + lines[middle:], None, sample=100)
+    conserved(fresh, fresh.log())
+    # Lines end at LF only: a rejected entry may hold any other separator.
+    rejected = fresh.twofold("quarantine", "--json").stdout.rstrip("\n").split("\n")
+    assert len(rejected) == sum(1 for entry in fresh.log() if entry.verdict != "ok")
 
 
 def test_online_retail(fresh: System, tmp_path: Path) -> None:

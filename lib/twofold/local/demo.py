@@ -93,7 +93,7 @@ class Demo:
             half = events // 2
             self._send("feed", lines[:half])
             wait_for_log_end(self._settings, 180)
-            self._batch(self._newest_time(lines[:half]))
+            self._batch(lines[:half])
             self._send("feed on", lines[half:])
             wait_for_log_end(self._settings, 180)
             live = self._live(lines)
@@ -128,9 +128,9 @@ class Demo:
     def _newest_time(lines: list[bytes]) -> int:
         return max(at for line in lines if (at := admit(line, LATEST_MS).at_ms) is not None)
 
-    def _batch(self, newest_ms: int) -> None:
+    def _batch(self, lines: list[bytes]) -> None:
         # History lies inside its own years: its horizon is of then, not of the broker's clock.
-        as_of = None if self._data == "shop" else newest_ms
+        as_of = None if self._data == "shop" else self._newest_time(lines)
         night = run_batch(self._settings, as_of, None, lambda step: self._say("batch", step=step))
         if night.exit_code:
             raise PartError(night.error)
