@@ -20,8 +20,9 @@ from pyspark.sql import functions as F
 from tests.bench.generated_archive import NEWEST_MS, TOPIC, log_start, make_archive
 from tests.bench.rival import rival_rows
 from twofold.settings import Settings
-from twofold.spark.batch import fold_state, pin, rebuild, tasks_of
-from twofold.spark.published import write_state
+from twofold.spark.batch import fold_state, rebuild, tasks_of
+from twofold.spark.cut import pin
+from twofold.spark.published import write_version
 from twofold.spark.session import cores, open_session
 from twofold.stores.home_log import HomeLog, write_home_log
 
@@ -72,7 +73,7 @@ def measure(events: int, runs: int) -> dict[str, object]:
         took: dict[str, list[tuple[float, float]]] = {"ours": [], "rival": []}
         for _ in range(runs):
             took["ours"].append(measured(lambda: fold_state(pinned, ours)))
-            took["rival"].append(measured(lambda: write_state(rival_rows(spark, *rival_reads), theirs, "rival")))
+            took["rival"].append(measured(lambda: write_version(rival_rows(spark, *rival_reads), theirs, "rival")))
         differ = differing(spark, ours, theirs)
         if differ:
             raise AssertionError(f"the rival's rows differ from ours in {differ} places")

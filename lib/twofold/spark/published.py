@@ -39,8 +39,8 @@ def row_json(row: ManifestRow) -> dict[str, Any]:
     return {name: data[name] for name, _type, _comment in MANIFEST_COLUMNS}
 
 
-def write_state(frame: DataFrame, location: str, snapshot: str) -> int:
-    """Overwrite `state` with a new version; returns that version. Raises :class:`PublishConflict` when another wrote it too."""
+def write_version(frame: DataFrame, location: str, snapshot: str) -> int:
+    """Overwrite a published table; returns its new version. Raises :class:`PublishConflict` when another wrote it too."""
     from deltalake import DeltaTable
 
     writer = frame.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
