@@ -23,7 +23,7 @@ from twofold.settings import Settings
 from twofold.spark.cut import Pinned, Survey, pin
 from twofold.spark.published import append_row, write_version
 from twofold.spark.session import cores
-from twofold.spark.state_rows import ENTRY, STATE, state_rows
+from twofold.spark.state_rows import STATE, ok_entries, state_rows
 from twofold.stores import snapshot_file
 from twofold.stores.manifest import rows
 from twofold.stores.readable import readable
@@ -89,8 +89,7 @@ def fold_state(pinned: Pinned, location: str) -> ManifestRow:
     """Write the snapshot's persons as a new version of `state`; the row, with that version and the counts."""
     row = pinned.row
     assert row.horizon_ms is not None
-    topic = F.array_position(F.array(*map(F.lit, row.topics)), F.col("topic_id")).cast("int") - 1
-    ok = pinned.judged.where(F.col("verdict") == "ok").withColumn("topic", topic).select(*ENTRY)
+    ok = ok_entries(pinned.judged, row.topics)
     people = Observation()
     observed = state_rows(ok, pinned.catalogue, row.horizon_ms, tasks_of(pinned.found.entries)).observe(
         people,

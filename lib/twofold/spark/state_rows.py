@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
@@ -16,6 +18,12 @@ RECENT = ("at_ms", "event_id", "broker_ms", "topic", "partition", "offset", "cha
 STATE = ("person", "older", "older_json", "older_ids", "recent")
 
 _BODY_TYPE = FACTS_TYPE.removeprefix("array<").removesuffix(">")
+
+
+def ok_entries(judged: DataFrame, topics: Sequence[str]) -> DataFrame:
+    """The ok ones of ``cut.judged_entries`` as columns of ``ENTRY``; ``topics``: ids in the order that ranks them."""
+    topic = F.array_position(F.array(*map(F.lit, topics)), F.col("topic_id")).cast("int") - 1
+    return judged.where(F.col("verdict") == "ok").withColumn("topic", topic).select(*ENTRY)
 
 
 def winners(entries: DataFrame) -> DataFrame:
