@@ -43,7 +43,8 @@ ROOMS = {
     "local": {"kafka", "stores", "testing", "reader", "show"},
     "reader": {"stores"},
     "show": set(),
-    "cli": {"kafka", "stores", "testing", "local", "reader", "show"},
+    "commands": {"kafka", "stores", "testing", "local", "reader", "show"},
+    "cli": {"commands", "show"},
 }
 
 
