@@ -60,8 +60,16 @@ class PublishRefused(TwofoldError):
     exit_code = 3
 
 
-class RebuildRunning(PublishRefused):
+class SecondWriter(PublishRefused):
+    """Another process already writes what this one would write."""
+
+
+class RebuildRunning(SecondWriter):
     """Another rebuild holds the lock."""
+
+
+class WriterFenced(PublishRefused):
+    """Another process has taken over what this one wrote: it must not commit any more."""
 
 
 class PublishConflict(PublishRefused):

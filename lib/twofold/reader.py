@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -17,10 +18,12 @@ from twofold.record import Record, lag_ms, make_record
 from twofold.settings import Settings
 from twofold.stores.archive_entries import archive_entries
 from twofold.stores.archive_log import archive_end
-from twofold.stores.home_log import read_home_log
+from twofold.stores.home_log import shared_home_log
 from twofold.stores.lmdb_hot import LmdbHotReader
 from twofold.stores.manifest import rows
-from twofold.stores.snapshot_file import EmptySnapshot, SnapshotFile, snapshot_path
+from twofold.stores.readable import readable
+from twofold.stores.snapshot_file import EmptySnapshot, SnapshotFile
+from twofold.stores.snapshot_place import fetch_snapshot, remove_fetched
 from twofold.timeline import DAY_MS, EMPTY_OFFSETS
 from twofold.views import HotView, ManifestRow, SnapshotReader, empty_manifest
 
@@ -59,7 +62,10 @@ class Reader:
     ) -> None:
         """``seq`` holds one published snapshot (0: the empty one) instead of following the newest."""
         self._settings, self._clock, self._catalogue, self._seq = settings, clock, catalogue, seq
-        if not settings.home_path.exists():
+        if settings.tables:
+            # A node that only serves: its home begins empty.
+            settings.home_path.mkdir(parents=True, exist_ok=True)
+        elif not settings.home_path.exists():
             raise HomeError(f"there is no home at {settings.home_path}: start one with `twofold up --home DIR`")
         self._snapshot: SnapshotReader = self._open_snapshot()
         self._polled_ms = clock()
@@ -68,20 +74,23 @@ class Reader:
 
     # --- stores -----------------------------------------------------------------------------------------------------------------
     def _manifest(self) -> ManifestRow:
-        published = rows(self._settings.table("manifest"))
+        published = self._published = rows(self._settings.table("manifest"))
         if self._seq:
             row = next((row for row in published if row.seq == self._seq), None)
             if row is None:
                 raise StoreError(f"no snapshot {self._seq} was published: the newest is {published[-1].seq if published else 0}")
         else:
             row = published[-1] if published and self._seq is None else None
-        return row if row is not None else empty_manifest(read_home_log(self._settings.home_path).log_start, VERSION)
+        return row if row is not None else empty_manifest(shared_home_log(self._settings).log_start, VERSION)
 
     def _open_snapshot(self) -> SnapshotReader:
         row = self._manifest()
         if row.seq == 0:
             return EmptySnapshot(row)
-        return SnapshotFile(snapshot_path(self._settings.snapshots_path, row.snapshot), row)
+        found = SnapshotFile(fetch_snapshot(self._settings, row), row)
+        recent = readable(self._published, self._settings.batch.keep_snapshots)
+        remove_fetched(self._settings, {row.snapshot, *(old.snapshot for old in recent)})
+        return found
 
     def _open_hot(self) -> None:
         if self._hot is None and (self._settings.hot_path / "data.mdb").exists():
@@ -99,7 +108,9 @@ class Reader:
 
     def _poll(self) -> None:
         if self._clock() - self._polled_ms >= self._settings.serving.manifest_poll_ms:
-            self.refresh()
+            # A snapshot that cannot be fetched yet is no reason to stop: the held one and the hot facts say the same.
+            with contextlib.suppress(StoreError):
+                self.refresh()
 
     @property
     def snapshot(self) -> ManifestRow:
@@ -131,7 +142,7 @@ class Reader:
         location = self._settings.table("archive")
         end = archive_end(location)
         row = self._snapshot.row
-        start = empty_manifest(read_home_log(self._settings.home_path).log_start, row.version)
+        start = empty_manifest(shared_home_log(self._settings).log_start, row.version)
         # Topics rank as the manifests name them, not as the first log did.
         start = replace(start, topics=row.topics)
         by_person: dict[str, list[Any]] = {person: [] for person in persons}

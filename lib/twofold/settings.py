@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from twofold.errors import SettingsError
 
@@ -100,13 +100,55 @@ class SparkSettings(_Room):
     driver_memory: str = Field("2g", description="heap of a Spark driver that `up` or `batch` starts")
 
 
+class S3Settings(_Room):
+    """How s3a:// places are reached. Secrets are never settings: these name the environment variables that hold them."""
+
+    endpoint: str = Field("", description="address of the object store; empty: Amazon's own of the region")
+    region: str = Field("us-east-1", description="region of the buckets")
+    path_style: bool = Field(False, description="buckets in the path instead of the host name: what most other stores need")
+    access_key_variable: str = Field("AWS_ACCESS_KEY_ID", description="environment variable that holds the access key")
+    secret_key_variable: str = Field("AWS_SECRET_ACCESS_KEY", description="environment variable that holds the secret key")
+    session_token_variable: str = Field("AWS_SESSION_TOKEN", description="environment variable that holds a session token, if any")
+    profile: str = Field("", description="profile of the shared credentials file; wins over the variables")
+    lease_ms: int = Field(
+        30_000,
+        ge=1_000,
+        description="how long a writer that says nothing keeps its table; a writer elsewhere waits that long after a crash",
+    )
+
+
+class Place(str):
+    """A location, a path or an s3a:// address, that knows how S3 is reached."""
+
+    s3: S3Settings
+
+    def __new__(cls, location: str, s3: S3Settings) -> Place:
+        place = super().__new__(cls, location.rstrip("/"))
+        place.s3 = s3
+        return place
+
+    def __truediv__(self, name: str) -> Place:
+        return Place(f"{self}/{name}", self.s3)
+
+    @property
+    def on_s3(self) -> bool:
+        return self.startswith(_S3)
+
+
+_S3 = "s3a://"
+
+
 class Settings(_Room):
     """All settings. ``home`` holds everything that a local run writes."""
 
     home: str = Field(".twofold", description="folder of everything a local run writes")
-    tables: str = Field("", description="where the Delta tables live; empty: `tables` in the home")
-    checkpoints: str = Field("", description="where the streams' checkpoints live; empty: `checkpoints` in the home")
-    snapshots: str = Field("", description="where snapshot files live; empty: `snapshots` in the home")
+    tables: str = Field("", description="where the Delta tables live, a path or s3a://; empty: `tables` in the home")
+    checkpoints: str = Field(
+        "", description="where the streams' checkpoints live, a path or s3a://; empty: `checkpoints` in the home"
+    )
+    snapshots: str = Field(
+        "", description="where snapshot files are published, a path or s3a://; readers keep copies in the home; empty: there only"
+    )
     kafka: KafkaSettings = Field(default_factory=KafkaSettings)
     speed: SpeedSettings = Field(default_factory=SpeedSettings)
     archive: ArchiveSettings = Field(default_factory=ArchiveSettings)
@@ -116,22 +158,48 @@ class Settings(_Room):
     serving: ServingSettings = Field(default_factory=ServingSettings)
     local: LocalSettings = Field(default_factory=LocalSettings)
     spark: SparkSettings = Field(default_factory=SparkSettings)
+    s3: S3Settings = Field(default_factory=S3Settings)
+
+    @field_validator("tables", "checkpoints", "snapshots")
+    @classmethod
+    def _known_scheme(cls, location: str) -> str:
+        if "://" in location and not location.startswith(_S3):
+            raise ValueError(f"{location} is neither a path nor an s3a:// address")
+        return location
 
     # The places of a home: derived once, here.
     @property
     def home_path(self) -> Path:
         return Path(self.home).absolute()
 
-    def table(self, name: str) -> str:
-        """Location of a Delta table (a path or an s3a:// address)."""
-        return f"{(self.tables or str(self.home_path / 'tables')).rstrip('/')}/{name}"
+    def _place(self, location: str, default: str) -> Place:
+        # A relative path lies in the home: jobs and commands run in different folders.
+        return Place(location if location.startswith(_S3) else str(self.home_path / (location or default)), self.s3)
 
-    def checkpoint(self, name: str) -> str:
-        return f"{(self.checkpoints or str(self.home_path / 'checkpoints')).rstrip('/')}/{name}"
+    @property
+    def tables_place(self) -> Place:
+        return self._place(self.tables, "tables")
+
+    def table(self, name: str) -> Place:
+        """Location of a Delta table."""
+        return self.tables_place / name
+
+    def checkpoint(self, name: str) -> Place:
+        return self._place(self.checkpoints, "checkpoints") / name
+
+    @property
+    def snapshots_place(self) -> Place:
+        """Where the batch publishes snapshot files."""
+        return self._place(self.snapshots, "snapshots")
 
     @property
     def snapshots_path(self) -> Path:
-        return Path(self.snapshots).absolute() if self.snapshots else self.home_path / "snapshots"
+        """Where this home keeps the snapshot files that it built or fetched: a local folder, always."""
+        return self.home_path / "snapshots"
+
+    @property
+    def uses_s3(self) -> bool:
+        return any(location.startswith(_S3) for location in (self.tables, self.checkpoints, self.snapshots))
 
     @property
     def hot_path(self) -> Path:

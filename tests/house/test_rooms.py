@@ -92,6 +92,13 @@ def test_spark_is_imported_in_one_room_only() -> None:
             assert not roots & {"pyspark", "delta"}, name
 
 
+def test_tables_are_opened_in_one_place_only() -> None:
+    for name, path in _modules().items():
+        roots = {imported.split(".")[0] for imported in _imports(path)}
+        if not name.startswith("testing"):
+            assert "deltalake" not in roots or name == "stores.places", f"{name}: open tables with stores.places.open_table"
+
+
 def test_kafka_is_not_needed_to_read_records() -> None:
     script = (
         "import sys, twofold, twofold.reader; "

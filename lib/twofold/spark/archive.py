@@ -10,7 +10,6 @@ import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pyspark.sql import functions as F
@@ -19,13 +18,14 @@ from twofold.errors import ArchiveError
 from twofold.events import ADMISSION_VERSION
 from twofold.kafka.home import ensure_home
 from twofold.kafka.topics import events_topic
-from twofold.settings import Settings
+from twofold.settings import Place, Settings
 from twofold.spark.admission import admit
 from twofold.spark.job import has_polled
 from twofold.spark.source import read_log, starting_offsets
 from twofold.spark.tables import ARCHIVE_COLUMNS, create_archive
 from twofold.stores.archive_log import archive_end
-from twofold.stores.json_file import write_json
+from twofold.stores.files import folder
+from twofold.stores.one_writer import process_writer
 from twofold.timeline import Offsets, PartitionKey
 
 #: Below this many entries a commit is one file: a table of many small files is slow to read.
@@ -45,36 +45,38 @@ class Generation:
         return f"archive-{self.id}"
 
 
-def open_generation(checkpoint: Path, table: str, begin: Callable[[Offsets], Offsets]) -> Generation:
+def open_generation(checkpoint: Place, table: str, begin: Callable[[Offsets], Offsets]) -> Generation:
     """The checkpoint's generation; a new one starts at ``begin(last committed end)``, which is kept with it."""
-    file = checkpoint / _GENERATION_FILE
-    if file.exists():
-        data = json.loads(file.read_text(encoding="utf-8"))
+    files = folder(checkpoint)
+    kept = files.read(_GENERATION_FILE)
+    if kept is not None:
+        data = json.loads(kept)
         return Generation(data["generation"], Offsets.from_json(data["start"]))
-    if (checkpoint / "offsets").exists() and any((checkpoint / "offsets").iterdir()):
+    if files.names("offsets"):
         raise ArchiveError(
             f"the checkpoint {checkpoint} has lost its {_GENERATION_FILE}: remove the folder, the stream resumes from the table"
         )
     generation = Generation(uuid.uuid4().hex, begin(archive_end(table)))
-    write_json(file, {"generation": generation.id, "start": generation.start.to_json()})
+    files.write(_GENERATION_FILE, json.dumps({"generation": generation.id, "start": generation.start.to_json()}).encode())
     return generation
 
 
-def planned_offsets(checkpoint: Path, batch_id: int, topic: str, topic_id: str) -> Offsets | None:
+def planned_offsets(checkpoint: Place, batch_id: int, topic: str, topic_id: str) -> Offsets | None:
     """End offsets that the checkpoint's log planned for a batch, or ``None`` when it holds no such batch."""
-    file = checkpoint / "offsets" / str(batch_id)
-    if not file.exists():
+    written = folder(checkpoint).read(f"offsets/{batch_id}")
+    if written is None:
         return None
     # Format: a version line, a metadata line, then one line of offsets a source.
-    planned = json.loads(file.read_text(encoding="utf-8").splitlines()[2])
+    planned = json.loads(written.decode("utf-8").splitlines()[2])
     return Offsets({PartitionKey(topic_id, int(p)): end for p, end in planned[topic].items()})
 
 
 def start_archive(spark: Any, settings: Settings, on_batch: Callable[[int], None] = lambda _batch: None) -> Any:
     """Start the stream; returns the running query. ``on_batch`` is called after each commit."""
     log = ensure_home(settings)
-    table, checkpoint = settings.table("archive"), Path(settings.checkpoint("archive"))
+    table, checkpoint = settings.table("archive"), settings.checkpoint("archive")
     topic = settings.kafka.events_topic
+    writer = process_writer(settings, "archive")
     create_archive(spark, table)
     generation = open_generation(
         checkpoint, table, lambda reached: starting_offsets(settings, events_topic(settings), log.log_start, reached)
@@ -95,6 +97,7 @@ def start_archive(spark: Any, settings: Settings, on_batch: Callable[[int], None
         rows = judged.select(*(name for name, _type, _comment in ARCHIVE_COLUMNS))
         if end.entries_since(start) <= _ONE_FILE_ENTRIES:
             rows = rows.coalesce(1)
+        writer.confirm()
         (
             rows.write.format("delta")
             .mode("append")
@@ -109,7 +112,7 @@ def start_archive(spark: Any, settings: Settings, on_batch: Callable[[int], None
     return (
         source.writeStream.queryName("archive")
         .foreachBatch(write)
-        .option("checkpointLocation", str(checkpoint))
+        .option("checkpointLocation", checkpoint)
         .trigger(processingTime=f"{settings.archive.trigger_ms} milliseconds")
         .start()
     )

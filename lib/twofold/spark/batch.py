@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
@@ -26,7 +25,9 @@ from twofold.spark.session import cores
 from twofold.spark.state_rows import STATE, ok_entries, state_rows
 from twofold.stores import snapshot_file
 from twofold.stores.manifest import rows
+from twofold.stores.one_writer import Writer, take_writer
 from twofold.stores.readable import readable
+from twofold.stores.snapshot_place import publish_snapshot, remove_published
 from twofold.views import ManifestRow
 
 #: Entries of one task: its sort then stays in memory.
@@ -66,18 +67,8 @@ def rebuild(
     Raises :class:`RebuildRunning`, :class:`EmptyArchiveError`, :class:`ArchiveError`, :class:`CutRefused`,
     :class:`PublishConflict`; nothing is published then.
     """
-    settings.home_path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(settings.home_path / "batch.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise RebuildRunning(
-            f"another rebuild is running on {settings.home_path}: wait for it, then run the batch again"
-        ) from error
-    try:
-        return _rebuild(spark, settings, as_of_ms, report, now_ms, catalogue)
-    finally:
-        lock.release()
+    with take_writer(settings, "batch", RebuildRunning, "rebuild") as writer:
+        return _rebuild(spark, settings, as_of_ms, report, now_ms, catalogue, writer)
 
 
 def tasks_of(entries: int) -> int:
@@ -108,16 +99,20 @@ def _rebuild(
     report: Callable[[str], None],
     now_ms: Callable[[], int],
     catalogue: Catalogue,
+    writer: Writer,
 ) -> ManifestRow:
     report("pin")
     pinned = pin(spark, settings, as_of_ms, catalogue)
     report("state")
+    writer.confirm()
     state = settings.table("state")
     row = fold_state(pinned, state)
     report("snapshot")
     _remove_leftovers(settings, row)
     snapshot_file.build(snapshot_file.snapshot_path(settings.snapshots_path, row.snapshot), state, row.tables["state"], row)
+    publish_snapshot(settings, row.snapshot)
     report("manifest")
+    writer.confirm()
     published = append_row(spark, settings.table("manifest"), replace(row, published_ms=now_ms()))
     report("done")
     return published
@@ -126,7 +121,4 @@ def _rebuild(
 def _remove_leftovers(settings: Settings, row: ManifestRow) -> None:
     """Remove files of rebuilds that died, and of snapshots that will no longer be readable once ``row`` is published."""
     kept = {old.snapshot for old in readable([*rows(settings.table("manifest")), row], settings.batch.keep_snapshots + 1)}
-    folder = settings.snapshots_path
-    for file in (*folder.glob("s*.partial*"), *folder.glob("s*.lmdb")) if folder.exists() else ():
-        if file.suffix != ".lmdb" or file.stem not in kept:
-            file.unlink(missing_ok=True)
+    remove_published(settings, kept)

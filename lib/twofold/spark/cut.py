@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from typing import Any, NamedTuple
 
-from deltalake import DeltaTable
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -16,8 +15,9 @@ from twofold.features import Catalogue
 from twofold.settings import Settings
 from twofold.spark.admission import ADMITTED, admit
 from twofold.stores.archive_log import CommittedRange, committed_ranges
-from twofold.stores.home_log import HomeLog, read_home_log
+from twofold.stores.home_log import HomeLog, shared_home_log
 from twofold.stores.manifest import current
+from twofold.stores.places import open_table, table_exists
 from twofold.timeline import EMPTY_OFFSETS, Offsets
 from twofold.views import ManifestRow, empty_manifest
 
@@ -136,14 +136,14 @@ class Pinned(NamedTuple):
 
 def pin(spark: Any, settings: Settings, as_of_ms: int | None = None, catalogue: Catalogue = CATALOGUE) -> Pinned:
     """Pin the archive's version and its cut. Raises as :func:`rebuild` does for what it refuses."""
-    log = read_home_log(settings.home_path)
+    log = shared_home_log(settings)
     archive = settings.table("archive")
     parent = current(settings.table("manifest")) or empty_manifest(log.log_start, catalogue.version)
-    if not DeltaTable.is_deltatable(archive):
+    if not table_exists(archive):
         raise EmptyArchiveError(
             f"there is no archive at {archive} yet: start it with `twofold up`, send events, then run the batch"
         )
-    archive_version = DeltaTable(archive).version()
+    archive_version = open_table(archive).version()
     cut = chained_cut(committed_ranges(archive, archive_version), log)
     follow_parent(cut, parent)
     judged = judged_entries(spark.read.format("delta").option("versionAsOf", archive_version).load(archive), cut)

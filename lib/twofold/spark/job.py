@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from twofold.errors import TwofoldError
+from twofold.errors import TwofoldError, WriterFenced
 from twofold.settings import Settings, load_settings
 from twofold.spark.session import open_session
+from twofold.stores.one_writer import fenced
 from twofold.stores.ready import write_ready
 
 
@@ -82,6 +83,10 @@ def run_stream(
         # A signal goes to the whole process group: the JVM may be gone before its Python is.
         if stopped:
             return 0
+        lost = fenced()
+        if lost is not None:
+            print(f"{job}: another {lost} has taken over its tables: this one stops", file=sys.stderr, flush=True)
+            return WriterFenced.exit_code
         print(f"{job}: the stream stopped: {first_line(str(error))}", file=sys.stderr, flush=True)
         return 1
 

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 from twofold.errors import PublishConflict, StoreError
 from twofold.spark.tables import PROPERTIES
 from twofold.stores.manifest import rows
+from twofold.stores.places import open_table
 from twofold.views import ManifestRow
 
 MANIFEST_COLUMNS = (
@@ -41,13 +42,11 @@ def row_json(row: ManifestRow) -> dict[str, Any]:
 
 def write_version(frame: DataFrame, location: str, snapshot: str) -> int:
     """Overwrite a published table; returns its new version. Raises :class:`PublishConflict` when another wrote it too."""
-    from deltalake import DeltaTable
-
     writer = frame.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
     for key, value in PROPERTIES.items():
         writer = writer.option(key, value)
     writer.option("userMetadata", json.dumps({"snapshot": snapshot})).save(location)
-    table = DeltaTable(location)
+    table = open_table(location)
     (commit,) = table.history(1)
     if json.loads(commit.get("userMetadata") or "{}").get("snapshot") != snapshot:
         raise PublishConflict(f"another writer changed the table {location} meanwhile: run the batch again")

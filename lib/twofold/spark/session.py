@@ -10,6 +10,7 @@ from typing import Any
 
 from twofold.errors import SettingsError
 from twofold.settings import Settings
+from twofold.stores.places import hadoop_conf
 
 #: What our columns mean depends on these: set whatever the properties file says.
 MEANING = {
@@ -76,7 +77,7 @@ def open_session(settings: Settings, app: str, slots: int = 0, **conf: Any) -> A
     }
     if not spark_conf.contains("spark.jars"):
         place["spark.jars"] = jar_list(settings.spark.jars)
-    for key, value in {**MEANING, **given}.items():
+    for key, value in {**MEANING, **hadoop_conf(settings), **given}.items():
         spark_conf.set(key, value)
     for key, value in place.items():
         if not spark_conf.contains(key):

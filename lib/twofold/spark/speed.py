@@ -7,9 +7,7 @@ At-least-once: the follower ignores what it has seen, and heals what the tail do
 
 from __future__ import annotations
 
-import shutil
 import uuid
-from pathlib import Path
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -24,6 +22,7 @@ from twofold.settings import Settings
 from twofold.spark.admission import ADMITTED, admit
 from twofold.spark.job import has_polled, tasks_run
 from twofold.spark.source import read_log, starting_offsets
+from twofold.stores.files import folder
 from twofold.timeline import EMPTY_OFFSETS
 
 #: Task slots that real-time mode needs beside one a source partition.
@@ -45,9 +44,8 @@ def _checkpoint(settings: Settings) -> str:
     root = settings.checkpoint("speed")
     if settings.speed.start_from == "checkpoint":
         return f"{root}/kept"
-    for old in Path(root).glob("start-*"):
-        shutil.rmtree(old)
-    return f"{root}/start-{uuid.uuid4().hex}"
+    folder(root).remove("starts")
+    return f"{root}/starts/{uuid.uuid4().hex}"
 
 
 def start_speed(spark: Any, settings: Settings) -> Any:

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 import pyarrow.dataset as ds
-from deltalake import DeltaTable
 
 from twofold.events import ADMISSION_VERSION, Entry, FactBody, make_entry
+from twofold.stores.places import open_table, table_exists
 from twofold.timeline import Position
 
 _COLUMNS = [
@@ -35,7 +35,7 @@ def archive_entries(
 
     Rows of another admission version are admitted again from their raw bytes.
     """
-    table = DeltaTable(location, version=table_version)
+    table = open_table(location, version=table_version)
     wanted = (
         None if persons is None else (ds.field("person").isin(list(persons)) | (ds.field("admission_version") != ADMISSION_VERSION))
     )
@@ -64,11 +64,11 @@ def archive_entries(
 
 def newest_rejection(location: str) -> dict[str, Any] | None:
     """Position, reason and broker time of the last rejected entry, or ``None``. Reads no bytes of any entry."""
-    if not DeltaTable.is_deltatable(location):
+    if not table_exists(location):
         return None
     columns = ["verdict", "partition", "offset", "broker_ms"]
     newest: dict[str, Any] | None = None
-    for batch in DeltaTable(location).to_pyarrow_dataset().to_batches(columns=columns, filter=ds.field("verdict") != "ok"):
+    for batch in open_table(location).to_pyarrow_dataset().to_batches(columns=columns, filter=ds.field("verdict") != "ok"):
         for row in batch.to_pylist():
             if newest is None or (row["broker_ms"], row["offset"]) > (newest["broker_ms"], newest["offset"]):
                 newest = {"reason": row.pop("verdict"), **row}

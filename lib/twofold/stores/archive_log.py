@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pyarrow.dataset as ds
-from deltalake import DeltaTable
 
+from twofold.stores.places import open_table, table_exists
 from twofold.timeline import EMPTY_OFFSETS, Offsets
 
 
@@ -38,17 +38,17 @@ def _range(commit: dict[str, Any]) -> CommittedRange | None:
 
 def committed_ranges(location: str, version: int | None = None) -> list[CommittedRange]:
     """The ranges of all commits up to ``version`` (default: all), oldest first; empty when there is no archive."""
-    if not DeltaTable.is_deltatable(location):
+    if not table_exists(location):
         return []
-    found = [r for commit in DeltaTable(location).history() if (r := _range(commit)) is not None]
+    found = [r for commit in open_table(location).history() if (r := _range(commit)) is not None]
     return sorted(r for r in found if version is None or r.version <= version)
 
 
 def archive_end(location: str) -> Offsets:
     """The last committed end, empty before the first commit."""
-    if not DeltaTable.is_deltatable(location):
+    if not table_exists(location):
         return EMPTY_OFFSETS
-    table = DeltaTable(location)
+    table = open_table(location)
     for limit in (8, None):
         for commit in table.history(limit):
             found = _range(commit)
@@ -59,9 +59,9 @@ def archive_end(location: str) -> Offsets:
 
 def quarantine(location: str, reason: str | None = None) -> Iterator[dict[str, Any]]:
     """Rejected entries: ``topic_id, partition, offset, broker_ms, verdict, value``, in position order within a file."""
-    if not DeltaTable.is_deltatable(location):
+    if not table_exists(location):
         return
     columns = ["topic_id", "partition", "offset", "broker_ms", "verdict", "value"]
     rejected = ds.field("verdict") != "ok" if reason is None else ds.field("verdict") == reason
-    for batch in DeltaTable(location).to_pyarrow_dataset().to_batches(columns=columns, filter=rejected):
+    for batch in open_table(location).to_pyarrow_dataset().to_batches(columns=columns, filter=rejected):
         yield from batch.to_pylist()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from deltalake import DeltaTable
-
+from twofold.stores.places import open_table, table_exists
 from twofold.timeline import Offsets
 from twofold.views import ManifestRow
 
@@ -34,9 +33,9 @@ def manifest_row(row: dict[str, Any]) -> ManifestRow:
 
 def rows(location: str) -> list[ManifestRow]:
     """Every published row by sequence number; empty when nothing was published yet."""
-    if not DeltaTable.is_deltatable(location):
+    if not table_exists(location):
         return []
-    found = DeltaTable(location).to_pyarrow_table().to_pylist()
+    found = open_table(location).to_pyarrow_table().to_pylist()
     return sorted((manifest_row(row) for row in found), key=lambda row: row.seq)
 
 

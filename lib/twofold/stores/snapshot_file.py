@@ -10,11 +10,11 @@ from typing import Any
 
 import lmdb
 import pyarrow.dataset as ds
-from deltalake import DeltaTable
 
 from twofold.errors import StoreError
 from twofold.stores.lmdb_env import close_shared, open_shared
 from twofold.stores.person_blobs import pack_batch
+from twofold.stores.places import data_files
 from twofold.views import ManifestRow, PersonSnapshot
 
 #: No person key starts with NUL, so the file's own keys cannot be a person.
@@ -66,8 +66,8 @@ def write(path: Path, snapshot: str, persons: Iterable[tuple[str, bytes]], progr
 
 
 def _file_persons(path: str, filesystem: Any) -> Iterator[tuple[bytes, str, bytes]]:
-    fragment = ds.dataset(path, format="parquet", filesystem=filesystem)
-    for batch in fragment.to_batches(
+    file = ds.dataset(path, format="parquet", filesystem=filesystem)
+    for batch in file.to_batches(
         columns=["person", "older_json", "older_ids", "recent"], batch_size=_BATCH_ROWS, use_threads=False
     ):
         for person, blob in pack_batch(batch):
@@ -76,8 +76,8 @@ def _file_persons(path: str, filesystem: Any) -> Iterator[tuple[bytes, str, byte
 
 def build(path: Path, state_table: str, version: int, row: ManifestRow, progress: Callable[[int], None] | None = None) -> int:
     """Build the file of snapshot ``row`` from a version of ``state`` (files sorted by person). Returns the number of persons."""
-    table = DeltaTable(state_table, version=version)
-    files = [_file_persons(uri, None) for uri in table.file_uris()]
+    paths, filesystem = data_files(state_table, version)
+    files = [_file_persons(path, filesystem) for path in paths]
     merged = heapq.merge(*files, key=lambda item: item[0])
     return write(path, row.snapshot, ((person, blob) for _utf8, person, blob in merged), progress)
 

@@ -1,0 +1,126 @@
+"""How a place on S3 is reached, said once: for Spark, for delta-rs, for boto3. And the one way to open a table without Spark.
+
+Secrets come from the environment variables that the settings name, from a profile, or from the machine's role. Spark gets the
+variables' names, which every JVM resolves for itself; their values stand in no setting, properties file or log.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import Any
+
+from deltalake import DeltaTable
+
+from twofold.errors import SettingsError
+from twofold.settings import Place, S3Settings, Settings
+
+_S3A = "spark.hadoop.fs.s3a"
+_PROVIDERS = "org.apache.hadoop.fs.s3a"
+
+
+def _variables(s3: S3Settings) -> tuple[str, str, str] | None:
+    """Names of the variables that hold keys (the third is empty without a token); ``None``: a profile or the machine's role."""
+    if s3.profile or s3.access_key_variable not in os.environ:
+        return None
+    if s3.secret_key_variable not in os.environ:
+        raise SettingsError(f"setting s3.secret_key_variable: {s3.access_key_variable} is set, {s3.secret_key_variable} is not")
+    return s3.access_key_variable, s3.secret_key_variable, s3.session_token_variable * (s3.session_token_variable in os.environ)
+
+
+def hadoop_conf(settings: Settings) -> dict[str, str]:
+    """Spark properties for s3a:// places; empty when there are none."""
+    if not settings.uses_s3:
+        return {}
+    s3 = settings.s3
+    conf = {
+        f"{_S3A}.endpoint.region": s3.region,
+        f"{_S3A}.path.style.access": str(s3.path_style).lower(),
+        # The other streams need libraries that the small set of jars leaves out.
+        f"{_S3A}.input.stream.type": "classic",
+    }
+    if s3.endpoint:
+        conf[f"{_S3A}.endpoint"] = s3.endpoint
+        conf[f"{_S3A}.connection.ssl.enabled"] = str(s3.endpoint.startswith("https")).lower()
+    names = _variables(s3)
+    if s3.profile:
+        conf[f"{_S3A}.aws.credentials.provider"] = f"{_PROVIDERS}.auth.ProfileAWSCredentialsProvider"
+        conf[f"{_S3A}.auth.profile.name"] = s3.profile
+    elif names is not None:
+        access, secret, token = names
+        provider = "TemporaryAWSCredentialsProvider" if token else "SimpleAWSCredentialsProvider"
+        conf[f"{_S3A}.aws.credentials.provider"] = f"{_PROVIDERS}.{provider}"
+        # Hadoop replaces the reference when it reads the key, in the driver and in each executor.
+        for key, name in (("access.key", access), ("secret.key", secret), ("session.token", token)):
+            if name:
+                conf[f"{_S3A}.{key}"] = f"${{env.{name}}}"
+    return conf
+
+
+@lru_cache(maxsize=8)
+def _session(s3: S3Settings) -> Any:
+    import boto3
+
+    names = _variables(s3)
+    if names is None:
+        return boto3.Session(profile_name=s3.profile or None, region_name=s3.region)
+    access, secret, token = (os.environ[name] if name else None for name in names)
+    return boto3.Session(access, secret, token, region_name=s3.region)
+
+
+@lru_cache(maxsize=8)
+def client(s3: S3Settings) -> Any:
+    """A boto3 client, one a process (it may be used from many threads)."""
+    from botocore.config import Config
+
+    style = {"addressing_style": "path" if s3.path_style else "auto"}
+    config = Config(s3=style, retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5, read_timeout=30)
+    return _session(s3).client("s3", endpoint_url=s3.endpoint or None, config=config)
+
+
+def storage_options(s3: S3Settings) -> dict[str, str]:
+    """What delta-rs (and polars) need to read a table on S3. Raises :class:`SettingsError` when nobody gives credentials."""
+    found = _session(s3).get_credentials()
+    if found is None:
+        raise SettingsError(
+            f"setting s3: no credentials; set {s3.access_key_variable} and {s3.secret_key_variable}, or s3.profile, or use a role"
+        )
+    # A role's keys expire: they are asked for at every opening.
+    keys = found.get_frozen_credentials()
+    options = {
+        "AWS_REGION": s3.region,
+        "AWS_ACCESS_KEY_ID": keys.access_key,
+        "AWS_SECRET_ACCESS_KEY": keys.secret_key,
+        "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": str(not s3.path_style).lower(),
+    }
+    if keys.token:
+        options["AWS_SESSION_TOKEN"] = keys.token
+    if s3.endpoint:
+        options["AWS_ENDPOINT_URL"] = s3.endpoint
+        options["AWS_ALLOW_HTTP"] = str(s3.endpoint.startswith("http://")).lower()
+    return options
+
+
+def table_options(location: str) -> dict[str, str] | None:
+    """Storage options of a table's location; ``None`` on local disk. A plain text on S3 is reached by the default settings."""
+    place = location if isinstance(location, Place) else Place(location, S3Settings())
+    return storage_options(place.s3) if place.on_s3 else None
+
+
+def table_exists(location: str) -> bool:
+    """Whether there is a Delta table."""
+    return bool(DeltaTable.is_deltatable(location, table_options(location)))
+
+
+def open_table(location: str, version: int | None = None) -> DeltaTable:
+    """A Delta table at a version (default: its newest), opened by delta-rs: the one way to read a table without Spark."""
+    return DeltaTable(location, version=version, storage_options=table_options(location))
+
+
+def data_files(location: str, version: int) -> tuple[list[str], Any]:
+    """Paths of the Parquet files of a table's version, and the pyarrow filesystem to read them by (``None``: the disk)."""
+    table = open_table(location, version)
+    if table_options(location) is None:
+        return table.file_uris(), None
+    dataset = table.to_pyarrow_dataset()
+    return dataset.files, dataset.filesystem
