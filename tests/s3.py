@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from twofold.local.broker import free_port
 from twofold.settings import S3Settings
 from twofold.stores.places import client
 
@@ -19,12 +20,6 @@ _PATIENCE_S = 60
 # Any keys do. They must be there before a JVM starts: it resolves the names by its own environment.
 os.environ.setdefault("AWS_ACCESS_KEY_ID", "test")
 os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _answers(port: int) -> bool:
@@ -38,7 +33,7 @@ def _answers(port: int) -> bool:
 @contextmanager
 def object_store() -> Iterator[dict[str, Any]]:
     """Settings of room ``s3`` for a store that runs until the block ends. (A thread would not do: delta-rs holds the GIL.)"""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
     try:

@@ -97,6 +97,10 @@ class LocalSettings(_Room):
 class SparkSettings(_Room):
     jars: str = Field("build/jars/spark", description="folder of the jars that pyspark does not ship")
     broker_jars: str = Field("build/jars/broker", description="folder of the local broker's jars")
+    properties: str = Field(
+        "",
+        description="properties file of the jobs that `up` and `batch` start (conf/spark/cluster.conf); empty: each its own",
+    )
     driver_memory: str = Field("2g", description="heap of a Spark driver that `up` or `batch` starts")
 
 
@@ -118,7 +122,10 @@ class S3Settings(_Room):
 
 
 class Place(str):
-    """A location, a path or an s3a:// address, that knows how S3 is reached."""
+    """A location, a path or an s3a:// address, that knows how S3 is reached.
+
+    Where only a plain ``str`` will do (Delta's table builder), ``str(place)`` is one.
+    """
 
     s3: S3Settings
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import tests.s3  # noqa: F401  (the keys of the object store must be in the environment before the JVM starts)
 from twofold.settings import Settings
 from twofold.spark.session import PLACE, open_session
 

@@ -35,7 +35,7 @@ def run_batch(settings: Settings, as_of_ms: int | None, config: str | None, repo
     error = ""
     with log.open("a", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            spark_submit("batch", *arguments),
+            spark_submit("batch", *arguments, properties=settings.spark.properties),
             stdout=subprocess.PIPE,
             stderr=errors,
             stdin=subprocess.DEVNULL,

@@ -132,7 +132,11 @@ class Supervisor:
             ready: Callable[[], bool] = broker.answers
         else:
             home = ["--home", str(settings.home_path), *self._arguments]
-            command = spark_submit(name, *home) if name in _SPARK_JOBS else [sys.executable, "-m", "twofold.cli", "follow", *home]
+            command = (
+                spark_submit(name, *home, properties=settings.spark.properties)
+                if name in _SPARK_JOBS
+                else [sys.executable, "-m", "twofold.cli", "follow", *home]
+            )
             with log.open("ab") as out:
                 process = subprocess.Popen(
                     command,

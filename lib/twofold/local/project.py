@@ -12,16 +12,29 @@ from twofold.errors import PartError
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def spark_submit(job: str, *arguments: str) -> list[str]:
-    """The README's line: ``spark-submit --properties-file conf/spark/X.conf jobs/X.py …``, to be run in ``ROOT``."""
-    beside = Path(sys.executable).with_name("spark-submit")
+def _spark(program: str) -> str:
+    """A program of the pyspark that this interpreter uses."""
+    beside = Path(sys.executable).with_name(program)
     if not beside.exists():
         spec = importlib.util.find_spec("pyspark")
         places = list(spec.submodule_search_locations or ()) if spec is not None else []
         if not places:
             raise PartError("pyspark is missing: run `make setup`")
-        beside = Path(places[0]) / "bin" / "spark-submit"
-    return [str(beside), "--properties-file", f"conf/spark/{job}.conf", f"jobs/{job}.py", *arguments]
+        beside = Path(places[0]) / "bin" / program
+    return str(beside)
+
+
+def spark_submit(job: str, *arguments: str, properties: str = "") -> list[str]:
+    """The README's line: ``spark-submit --properties-file conf/spark/X.conf jobs/X.py …``, to be run in ``ROOT``.
+
+    ``properties``: another file than the job's own (setting ``spark.properties``).
+    """
+    return [_spark("spark-submit"), "--properties-file", properties or f"conf/spark/{job}.conf", f"jobs/{job}.py", *arguments]
+
+
+def spark_class() -> str:
+    """The program that starts a class of Spark by its name."""
+    return _spark("spark-class")
 
 
 def child_environment() -> dict[str, str]:

@@ -61,7 +61,9 @@ def append_row(spark: Any, location: str, row: ManifestRow) -> ManifestRow:
     from delta.exceptions import DeltaConcurrentModificationException
     from delta.tables import DeltaTable
 
-    builder = DeltaTable.createIfNotExists(spark).location(location).comment("One row a published snapshot; highest seq is current")
+    builder = (
+        DeltaTable.createIfNotExists(spark).location(str(location)).comment("One row a published snapshot; highest seq is current")
+    )
     for name, type_, comment in MANIFEST_COLUMNS:
         builder = builder.addColumn(name, type_, comment=comment)
     for key, value in PROPERTIES.items():

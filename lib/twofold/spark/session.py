@@ -55,7 +55,7 @@ def cores() -> int:
 def open_session(settings: Settings, app: str, slots: int = 0, **conf: Any) -> Any:
     """The process's Spark session, under ``spark-submit --properties-file`` as well as in plain Python.
 
-    ``slots``: task slots that must be free at the same time; a smaller ``local[N]`` is widened to it.
+    ``slots``: task slots that must be free at the same time; a smaller ``local[N]``, or share of a cluster, is widened to it.
     ``conf``: further options, ``__`` standing for a dot (``spark__driver__memory="1g"``).
     Raises :class:`SettingsError` when the jars are missing.
     """
@@ -85,4 +85,6 @@ def open_session(settings: Settings, app: str, slots: int = 0, **conf: Any) -> A
     local = re.fullmatch(r"local\[(\d+)\]", spark_conf.get("spark.master") or "")
     if local and int(local.group(1)) < slots:
         spark_conf.set("spark.master", f"local[{slots}]")
+    if not local and int(spark_conf.get("spark.cores.max") or slots) < slots:
+        spark_conf.set("spark.cores.max", str(slots))
     return SparkSession.builder.config(conf=spark_conf).getOrCreate()

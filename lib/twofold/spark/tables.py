@@ -36,7 +36,7 @@ def create_archive(spark: Any, location: str) -> None:
     """Create the table `archive` where it is missing."""
     from delta.tables import DeltaTable
 
-    builder = DeltaTable.createIfNotExists(spark).location(location).comment("Every log entry: raw bytes, verdict and facts")
+    builder = DeltaTable.createIfNotExists(spark).location(str(location)).comment("Every log entry: raw bytes, verdict and facts")
     for name, type_, comment in ARCHIVE_COLUMNS:
         builder = builder.addColumn(name, type_, comment=comment)
     for key, value in PROPERTIES.items():

@@ -10,6 +10,7 @@ lease; docs/places.md says what then still holds.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import socket
 import threading
@@ -89,8 +90,16 @@ def process_writer(settings: Settings, name: str) -> Writer:
     with _process_lock:
         if key not in _process or _process[key].lost:
             _process[key] = take_writer(settings, name)
-            atexit.register(_process[key].close)
         return _process[key]
+
+
+@atexit.register
+def release_writers() -> None:
+    """Give up what this process's streams wrote; after the last batch, so nobody waits for it to be found dead."""
+    with _process_lock:
+        for key in list(_process):
+            with contextlib.suppress(StoreError):
+                _process.pop(key).close()
 
 
 def fenced() -> str | None:
