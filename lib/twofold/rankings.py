@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 from functools import lru_cache
+from math import ldexp
 from typing import Any, ClassVar
 
 import numpy as np
@@ -307,13 +308,26 @@ def decay_tables(half_life_ms: int) -> tuple[list[float], list[float], list[floa
         return a, b, c
 
 
+def _decay_factor(rest: int, half_life_ms: int) -> float:
+    """``2^(rest / half_life)`` for ``0 <= rest < half_life_ms``."""
+    a, b, c = decay_tables(half_life_ms)
+    high, low = divmod(rest, DECAY_BASE)
+    return a[high // DECAY_BASE] * b[high % DECAY_BASE] * c[low]
+
+
 def decay_weight(at_ms: int, half_life_ms: int) -> tuple[int, int]:
     """(half-life index since 1970, 2^fraction in units of 2^-40 rounded half up) of an instant."""
     index, rest = divmod(at_ms, half_life_ms)
-    a, b, c = decay_tables(half_life_ms)
-    high, low = divmod(rest, DECAY_BASE)
-    factor = a[high // DECAY_BASE] * b[high % DECAY_BASE] * c[low]
-    return index, int(factor * DECAY_SCALE + 0.5)
+    return index, int(_decay_factor(rest, half_life_ms) * DECAY_SCALE + 0.5)
+
+
+def decay_at(t: int, half_life_ms: int) -> tuple[int, float]:
+    """(index, factor) of a read at ``t``: what decayed from half-life index i counts ``2^(i - index) * factor``, 1 <= factor < 2.
+
+    Powers of two are exact and the factor comes from the tables, so that Python and the JVM score with the same bits.
+    """
+    index = -(-t // half_life_ms)
+    return index, _decay_factor(index * half_life_ms - t, half_life_ms)
 
 
 @lru_cache(maxsize=8)
@@ -414,7 +428,8 @@ class Decayed(Kind):
 
     def score(self, sums: dict[int, int], t: int) -> float:
         """Decayed sum at ``t``, newest index first, rounded half-up to six decimals."""
+        now, factor = decay_at(t, self.half_life_ms)
         total: float = 0.0
         for index in sorted(sums, reverse=True):
-            total += (sums[index] * 2.0**-40) * 2.0 ** ((index * self.half_life_ms - t) / self.half_life_ms)
+            total += (sums[index] * 2.0**-40) * (ldexp(1.0, index - now) * factor)
         return half_up(total, 6)

@@ -17,7 +17,7 @@ from twofold.errors import DefinitionError
 from twofold.features import Catalogue, Primary, Select
 from twofold.rankings import DECAY_BASE, DECAY_SCALE, Decayed, Distinct, Histogram, Recent, Top, decay_tables
 from twofold.states import Count, Extreme, Kind, Latest, MoneySum, Sum
-from twofold.timeline import DAY_MS, HOUR_MS
+from twofold.timeline import DAY_MS, HOUR_MS, Window
 
 #: Columns of a facts frame: one row a fact, after deduplication.
 ENVELOPE = ("person", "event_id", "at_ms", "channel", "device")
@@ -29,18 +29,18 @@ MONEY = "decimal(38,0)"
 _MONEY_COLUMN = "amount_minor"
 
 
-def _floor_div(value: Column, by: int) -> Column:
+def floor_div(value: Column, by: int) -> Column:
     """Quotient of event times by a width: they are never negative, so truncation is the floor."""
     return F.call_function("div", value, F.lit(by).cast("bigint"))
 
 
 #: The buckets of ``states.BUCKETS`` as columns.
 _BUCKETS: dict[str, Callable[[Column], Column]] = {
-    "hour_of_week": lambda at: _floor_div(at + 3 * DAY_MS, HOUR_MS) % 168,
+    "hour_of_week": lambda at: floor_div(at + 3 * DAY_MS, HOUR_MS) % 168,
 }
 
 
-def _let(value: Column, body: Callable[[Column], Column]) -> Column:
+def let(value: Column, body: Callable[[Column], Column]) -> Column:
     """``body`` of a value that is computed once, whatever the optimizer thinks of repeating it."""
     return F.get(F.transform(F.array(value), body), F.lit(0))
 
@@ -49,7 +49,7 @@ def _fact(name: str) -> Column:
     return F.col(name)
 
 
-def _selected(select: Select) -> Column:
+def selected(select: Select) -> Column:
     kind = _fact("kind")
     chosen = kind == select.kinds[0] if len(select.kinds) == 1 else kind.isin(*select.kinds)
     for column, text in select.equals:
@@ -57,11 +57,11 @@ def _selected(select: Select) -> Column:
     return chosen
 
 
-def _inside(primary: Primary, t_ms: int) -> Column:
+def inside(window: Window, t: Column | int) -> Column:
+    """Whether a fact falls into ``[t - w, t)``. With ``t`` as a column the generated code is the same at every instant."""
     at = _fact("at_ms")
-    start = primary.window.start(t_ms)
-    inside = at < t_ms
-    return inside if start is None else inside & (at >= start)
+    before = at < t
+    return before if window.width_ms is None else before & (at >= t - F.lit(window.width_ms))
 
 
 def _mark(value: Column) -> Column:
@@ -70,21 +70,25 @@ def _mark(value: Column) -> Column:
     )
 
 
-def decay_columns(at_ms: Column, half_life_ms: int) -> tuple[Column, Column]:
-    """Half-life index and weight of an instant, bit for bit ``states.decay_weight``: look-ups and two products, no ``pow``."""
+def decay_factor(rest: Column, half_life_ms: int) -> Column:
+    """``2^(rest / half_life)``, bit for bit ``rankings``' : look-ups and two products, no ``pow``."""
     a, b, c = (
         # Folded to one literal; as text, not as hundreds of calls into the JVM. `repr` and Java's reader both round correctly.
         F.expr(f"array({','.join(f'{entry!r}D' for entry in table)})")
         for table in decay_tables(half_life_ms)
     )
-    rest = at_ms % half_life_ms
-    high = _floor_div(rest, DECAY_BASE)
-    factor = (
-        F.get(a, _floor_div(high, DECAY_BASE).cast("int"))
+    high = floor_div(rest, DECAY_BASE)
+    return (
+        F.get(a, floor_div(high, DECAY_BASE).cast("int"))
         * F.get(b, (high % DECAY_BASE).cast("int"))
         * F.get(c, (rest % DECAY_BASE).cast("int"))
     )
-    return _floor_div(at_ms, half_life_ms), F.floor(factor * DECAY_SCALE + F.lit(0.5))
+
+
+def decay_columns(at_ms: Column, half_life_ms: int) -> tuple[Column, Column]:
+    """Half-life index and weight of an instant, as ``rankings.decay_weight``."""
+    factor = decay_factor(at_ms % half_life_ms, half_life_ms)
+    return floor_div(at_ms, half_life_ms), F.floor(factor * DECAY_SCALE + F.lit(0.5))
 
 
 # --- runs of equal keys in a sorted array -------------------------------------------------------------------------------------
@@ -101,14 +105,14 @@ def _runs(contributions: Column, keys: tuple[str, ...], run: Callable[[Column, C
     def of(items: Column) -> Column:
         places = F.sequence(F.lit(0), F.size(items) - 1)
         starts = F.filter(places, lambda place: (place == 0) | differs(items, place))
-        return _let(
+        return let(
             starts,
             lambda firsts: F.transform(
                 firsts, lambda start, number: run(items, start, F.coalesce(F.get(firsts, number + 1), F.size(items)))
             ),
         )
 
-    return F.when(F.size(contributions) > 0, _let(F.sort_array(contributions), of))
+    return F.when(F.size(contributions) > 0, let(F.sort_array(contributions), of))
 
 
 def _added(items: Column, start: Column, end: Column, of: Callable[[Column], Column], type_: str) -> Column:
@@ -260,12 +264,12 @@ class Fold:
     zero; ``to_json`` of them decodes by ``Kind.decode``. Raises :class:`DefinitionError` for a kind without a native fold.
     """
 
-    def __init__(self, primaries: Iterable[Primary], t_ms: int) -> None:
+    def __init__(self, primaries: Iterable[Primary], t_ms: Column | int) -> None:
         self.gathered: list[Column] = []
         self.states: list[Column] = []
         for number, primary in enumerate(primaries):
             lowered = _lower(primary.state)
-            self.gathered.append(lowered.gather(_inside(primary, t_ms) & _selected(primary.select)).alias(f"_g{number}"))
+            self.gathered.append(lowered.gather(inside(primary.window, t_ms) & selected(primary.select)).alias(f"_g{number}"))
             self.states.append(lowered.state(F.col(f"_g{number}")).alias(primary.name))
 
 

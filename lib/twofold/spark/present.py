@@ -1,0 +1,217 @@
+"""``Catalogue.present`` and ``record.judge_sendable`` as native columns: from the states of the primaries to what a table holds.
+
+``states`` is a struct with one field a primary, as ``lower.Fold`` gives them (null: zero). Every column here equals the Python
+value at the same instant, also in the last bit of a score; ``tests/spark/test_present.py`` holds them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from twofold.catalogue import CONSENT_PRIMARIES, GRANTED
+from twofold.errors import DefinitionError
+from twofold.features import Catalogue, Feature
+from twofold.rankings import Decayed, Distinct, Histogram, Recent, Top
+from twofold.spark.lower import MONEY, decay_factor, floor_div, let
+from twofold.states import Count, Extreme, Latest, MoneySum, Sum
+
+#: Money by currency, minor units: a sum can pass 63 bits.
+MONEY_MAP = f"map<string,{MONEY}>"
+SCORE_MAP = "map<string,double>"
+
+#: 2^27 + 1: splits a double into two halves of 26 bits whose products are exact (Dekker 1971).
+_SPLITTER = 134_217_729.0
+
+
+def feature_type(catalogue: Catalogue, feature: Feature) -> str:
+    """Spark type of a feature's column."""
+    if feature.per is not None:
+        return MONEY_MAP
+    match catalogue.primaries[feature.of].state:
+        case MoneySum():
+            return MONEY_MAP
+        case Latest(column):
+            return "bigint" if column in ("at_ms", "amount_minor", "quantity", "ordinal") else "string"
+        case Recent() | Top():
+            return "array<string>"
+        case Histogram():
+            return "array<int>"
+        case Decayed():
+            return SCORE_MAP
+    return "bigint"
+
+
+def feature_columns(catalogue: Catalogue) -> tuple[tuple[str, str, str], ...]:
+    """(name, Spark type, comment) of every feature's column."""
+    return tuple((name, feature_type(catalogue, f), f.doc) for name, f in catalogue.features.items())
+
+
+def value_columns(catalogue: Catalogue, states: Column, t: Column | int) -> list[Column]:
+    """One typed column a feature, by its name, at ``t`` (epoch ms): what ``Record.values`` holds."""
+    return [
+        _value(catalogue, feature, states, t).cast(feature_type(catalogue, feature)).alias(name)
+        for name, feature in catalogue.features.items()
+    ]
+
+
+def _value(catalogue: Catalogue, feature: Feature, states: Column, t: Column | int) -> Column:
+    state, kind = states[feature.of], catalogue.primaries[feature.of].state
+    if feature.per is not None:
+        return _average(state, states[feature.per])
+    match kind:
+        case Count() | Sum():
+            return F.coalesce(state, F.lit(0))
+        case Extreme():
+            return state
+        case Latest():
+            return state["value"]
+        case MoneySum():
+            return F.coalesce(_sorted_map(state), _empty(MONEY_MAP))
+        case Distinct():
+            return F.when(state.isNull(), 0).otherwise(F.size(state))
+        case Recent():
+            return F.coalesce(F.transform(state, lambda mark: mark["value"]), _empty("array<string>"))
+        case Top():
+            return F.coalesce(_ranked(state, feature.k, "string"), _empty("array<string>"))
+        case Histogram():
+            return F.coalesce(_ranked(state, feature.k, "int"), _empty("array<int>"))
+        case Decayed(_, half_life_ms):
+            return F.coalesce(_scores(state, half_life_ms, feature.k, t), _empty(SCORE_MAP))
+    raise DefinitionError(f"feature {feature.name!r} of kind {kind.id!r} has no native value: add it to twofold.spark.present")
+
+
+def _empty(type_: str) -> Column:
+    return F.create_map().cast(type_) if type_.startswith("map") else F.array().cast(type_)
+
+
+def _sorted_map(state: Column) -> Column:
+    return F.map_from_entries(F.sort_array(F.map_entries(state)))
+
+
+def _average(state: Column, counts: Column) -> Column:
+    """``features.divide_half_away`` by currency: counts name the same currencies as the sums."""
+
+    def quotient(entry: Column) -> Column:
+        count = F.element_at(counts, entry["key"]).cast(MONEY)
+        half_up = F.call_function("div", F.abs(entry["value"]) * 2 + count, count * 2).cast(MONEY)
+        return F.struct(entry["key"].alias("key"), F.when(entry["value"] < 0, -half_up).otherwise(half_up).alias("value"))
+
+    averages = F.map_from_entries(F.transform(F.sort_array(F.map_entries(state)), quotient))
+    return F.when(state.isNull(), _empty(MONEY_MAP)).otherwise(averages)
+
+
+def _first(items: Column, k: int | None) -> Column:
+    return items if k is None else F.slice(items, 1, k)
+
+
+def _ranked(weights: Column, k: int | None, name_type: str) -> Column:
+    """``features._ranked``: weight desc, last time desc, name asc; weights <= 0 are not ranked."""
+    positive = F.filter(F.map_entries(weights), lambda entry: entry["value"]["weight"] > 0)
+    placed = F.transform(
+        positive,
+        lambda entry: F.struct(
+            (-entry["value"]["weight"]).alias("weight"),
+            (-entry["value"]["last_ms"]).alias("last"),
+            entry["key"].cast(name_type).alias("name"),
+        ),
+    )
+    return F.transform(_first(F.sort_array(placed), k), lambda item: item["name"])
+
+
+def _scores(state: Column, half_life_ms: int, k: int | None, t: Column | int) -> Column:
+    """``Decayed.score`` of every name, the k highest, zeros dropped."""
+    now = floor_div(_instant(t) + (half_life_ms - 1), half_life_ms)
+    rest = now * half_life_ms - _instant(t)
+
+    def scored(at: Column) -> Column:
+        def score(entry: Column) -> Column:
+            sums = F.transform(
+                F.map_entries(entry["value"]),
+                lambda s: F.struct(s["key"].cast("bigint").alias("index"), s["value"].alias("weight")),
+            )
+            total = F.aggregate(
+                F.sort_array(sums, asc=False),
+                F.lit(0.0),
+                lambda total, s: (
+                    total
+                    + (s["weight"].cast("double") * F.lit(2.0**-40))
+                    * (F.pow(F.lit(2.0), (s["index"] - at["now"]).cast("double")) * at["factor"])
+                ),
+            )
+            return F.struct((-let(total, half_up)).alias("negative"), entry["key"].alias("name"))
+
+        return F.transform(F.map_entries(state), score)
+
+    at = F.struct(now.alias("now"), decay_factor(rest, half_life_ms).alias("factor"))
+    best = F.filter(F.sort_array(let(at, scored)), lambda item: item["negative"] != 0)
+    pairs = F.transform(_first(best, k), lambda item: F.struct(item["name"].alias("key"), (-item["negative"]).alias("value")))
+    return F.when(state.isNotNull(), F.map_from_entries(pairs))
+
+
+def _instant(t: Column | int) -> Column:
+    return F.lit(t).cast("bigint") if isinstance(t, int) else t
+
+
+def half_up(score: Column) -> Column:
+    """The exact value of a double >= 0 rounded half-up to six decimals, bit for bit ``rankings.half_up(score, 6)``.
+
+    The product with 10^6 is rounded; where it falls on a half its exact error (Dekker's product) says which way to go.
+    """
+    million = F.lit(1_000_000.0)
+    scaled = score * million
+    floor = F.floor(scaled).cast("double")
+    wide = score * F.lit(_SPLITTER)
+    high = wide - (wide - score)
+    error = (high * million - scaled) + (score - high) * million
+    fraction = scaled - floor
+    up = (fraction > 0.5) | ((fraction == 0.5) & (error >= 0.0))
+    return (floor + F.when(up, 1.0).otherwise(0.0)) / million
+
+
+# --- what may be said -----------------------------------------------------------------------------------------------------------
+def sendable_reasons(states: Column, conflict: Column, state: Column, lag_ms: Column, consent_max_lag_ms: int) -> Column:
+    """``record.judge_sendable``: the reasons against sending, in its order; empty iff permitted.
+
+    ``conflict``: array of primaries that are not exact; ``state``: the freshness state; ``lag_ms``: null when nobody can tell.
+    """
+    consent, denial = states["consent_marketing"], states["consent_denial"]
+    since = consent["at_ms"]
+
+    def reason(condition: Column, text: str | Column) -> Column:
+        return F.when(F.coalesce(condition, F.lit(False)), F.lit(text) if isinstance(text, str) else text)
+
+    inexact = F.arrays_overlap(conflict, F.array(*map(F.lit, CONSENT_PRIMARIES)))
+    # `<=>`: a consent whose text is missing is no consent.
+    granted = consent["value"].eqNullSafe(F.lit(GRANTED))
+    reasons = [
+        reason(~state.isin("fresh", "stale"), F.concat(F.lit("state_"), state)),
+        reason((state == "stale") & (lag_ms.isNull() | (lag_ms > consent_max_lag_ms)), "lag"),
+        reason(inexact, "consent_inexact"),
+        F.when(consent.isNull(), F.lit("consent_missing"))
+        .when(~granted, F.lit("consent_denied"))
+        .when(denial["at_ms"] >= since, F.lit("consent_conflicting")),
+        reason(states["unsubscribe"].isNotNull() & (since.isNull() | (states["unsubscribe"]["at_ms"] >= since)), "unsubscribed"),
+        reason(states["complaint"].isNotNull() & (since.isNull() | (states["complaint"]["at_ms"] >= since)), "complained"),
+    ]
+    return F.array_compact(F.array(*reasons))
+
+
+def field_states(catalogue: Catalogue, conflict: Column) -> Column:
+    """``Record.fields`` as a struct: a field is ``conflict`` where one of its primaries is."""
+
+    def field(names: Iterable[str]) -> Column:
+        return F.when(F.arrays_overlap(conflict, F.array(*map(F.lit, names))), F.lit("conflict")).otherwise(F.lit("exact"))
+
+    return F.struct(*(field(p.name for p in catalogue.primaries_of(name)).alias(name) for name in catalogue.features))
+
+
+def values_struct(catalogue: Catalogue) -> Column:
+    """The columns of ``value_columns`` as one struct, for JSON."""
+    return F.struct(*catalogue.features)
+
+
+#: With it a null value is written, as the library writes it.
+TO_JSON = {"ignoreNullFields": "false"}
