@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from twofold import show
-from twofold.commands import cluster, events, night, records, system
+from twofold.commands import cluster, events, night, records, system, tables
 from twofold.commands.options import is_debug, set_debug
 from twofold.errors import TwofoldError
 
@@ -33,6 +33,7 @@ ROOMS = (
     events,
     night,
     records,
+    tables,
     cluster,
 )
 for _room in ROOMS:

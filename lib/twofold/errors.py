@@ -80,6 +80,10 @@ class CutRefused(PublishRefused):
     """The cut goes backwards, lacks a partition, or the topic id changed."""
 
 
+class DriftRefused(PublishRefused):
+    """The new snapshot differs from the one before ⊕ the log since, and nothing explains it."""
+
+
 class DefinitionError(TwofoldError):
     """A state or snapshot was made under another definition: rebuild it."""
 

@@ -81,6 +81,10 @@ class BatchSettings(_Room):
         5, ge=1, description="how far before as_of a read may lie: horizon = as_of - (longest window + this)"
     )
     keep_snapshots: int = Field(3, ge=2, description="snapshots whose files stay readable")
+    wide_tables: bool = Field(True, description="write `wide_person` and `wide_campaign` each night; records do not need them")
+    drift_audit: bool = Field(
+        True, description="hold each snapshot to the one before and the log since; what nothing explains stops the publish"
+    )
 
 
 class ServingSettings(_Room):

@@ -94,8 +94,10 @@ def _facts() -> Column:
 _ITEM = FACTS_TYPE.removeprefix("array<").removesuffix(">")
 
 
-def make_archive(spark: Any, location: str, events: int, persons: int, tasks: int) -> Offsets:
+def make_archive(spark: Any, location: str, events: int, persons: int, tasks: int, part: tuple[int, int] | None = None) -> Offsets:
     """Write ``events`` ok entries in log order as one commit of the archive stream; returns its end offsets.
+
+    ``part``: only those from a number up to another, for an archive of several commits.
 
     A quarter of the events spreads over two years up to the last 35 days, the rest over those; one entry in a hundred is a copy
     of an event up to a thousand places before it; a few persons are busy and many are quiet.
@@ -111,7 +113,8 @@ def make_archive(spark: Any, location: str, events: int, persons: int, tasks: in
 
     is_copy = F.pmod(F.xxhash64(place, F.lit(99)), F.lit(100)) == 0
     earlier = F.greatest(F.lit(0), place - 1 - F.pmod(F.xxhash64(place, F.lit(98)), F.lit(1_000)))
-    numbered = spark.range(0, events, 1, tasks).select(place, F.when(is_copy, earlier).otherwise(place).alias("number"))
+    first, last = part or (0, events)
+    numbered = spark.range(first, last, 1, tasks).select(place, F.when(is_copy, earlier).otherwise(place).alias("number"))
     share = _draw(11, 1_000_003) / 1_000_003
     columns = {
         "topic_id": F.lit(TOPIC),
@@ -130,8 +133,8 @@ def make_archive(spark: Any, location: str, events: int, persons: int, tasks: in
         "value": F.encode(F.concat(F.lit('{"generated":'), place, F.lit("}")), "utf-8"),
         "headers": F.array(),
     }
-    end = Offsets(dict.fromkeys(log_start(), events))
-    metadata = {"start": log_start().to_json(), "end": end.to_json(), "app": "archive-bench", "batch": 0}
+    start, end = (Offsets(dict.fromkeys(log_start(), at)) for at in (first, last))
+    metadata = {"start": start.to_json(), "end": end.to_json(), "app": "archive-bench", "batch": 0}
     rows = numbered.withColumn("kind", _kind())
     rows = rows.select(*(columns[name].cast(type_).alias(name) for name, type_, _comment in ARCHIVE_COLUMNS))
     rows.write.format("delta").mode("append").option("userMetadata", json.dumps(metadata)).save(location)

@@ -60,6 +60,8 @@ def _two_nights(system: System, lines: list[bytes], as_of_at: int | None, sample
     second = system.batch(as_of + DAY_MS)
     feeding.join()
     assert second["seq"] == 2
+    # The batch said so of itself, too, over everyone: its two ways to the second snapshot agree.
+    assert second["audit"]["drift"]["verdict"] == "equal" and second["audit"]["drift"]["persons"] == second["counts"]["persons"]
     system.wait()
     truth = Truth(system.log(), topics(system))
     # as_of has moved: what is more than five days before it is the archive's.

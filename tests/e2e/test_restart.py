@@ -25,7 +25,7 @@ from twofold.timeline import Position
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-STEPS = ("pin", "state", "snapshot", "manifest")
+STEPS = ("pin", "state", "wide", "snapshot", "manifest")
 
 
 def _shop(seed: int, events: int) -> list[bytes]:

@@ -1,4 +1,5 @@
-"""The nightly rebuild: `archive` at a pinned version and its cut -> `state`, the snapshot file, one appended manifest row.
+"""The nightly rebuild: `archive` at a pinned version and its cut -> `state`, the wide tables, the snapshot file, one appended
+manifest row.
 
 Until that row is there nothing has happened: a crash at any step leaves the snapshot before it serving, and whatever the dead
 rebuild left behind is overwritten or removed by a later one.
@@ -20,9 +21,11 @@ from twofold.events import REASONS
 from twofold.features import Catalogue
 from twofold.settings import Settings
 from twofold.spark.cut import Pinned, Survey, pin
+from twofold.spark.drift import audit
 from twofold.spark.published import append_row, write_version
 from twofold.spark.session import cores
 from twofold.spark.state_rows import STATE, ok_entries, state_rows
+from twofold.spark.wide import write_wide
 from twofold.stores import snapshot_file
 from twofold.stores.manifest import rows
 from twofold.stores.one_writer import Writer, take_writer
@@ -61,7 +64,8 @@ def rebuild(
     now_ms: Callable[[], int] = _wall_ms,
     catalogue: Catalogue = CATALOGUE,
 ) -> ManifestRow:
-    """Rebuild from the archive and publish; ``report`` gets each step as it begins: pin, state, snapshot, manifest, done.
+    """Rebuild from the archive and publish; ``report`` gets each step as it begins, in order:
+    pin, state, wide, audit, snapshot, manifest, done.
 
     ``as_of_ms`` (default: the largest broker time below the cut) only places the horizon.
     Raises :class:`RebuildRunning`, :class:`EmptyArchiveError`, :class:`ArchiveError`, :class:`CutRefused`,
@@ -107,6 +111,13 @@ def _rebuild(
     writer.confirm()
     state = settings.table("state")
     row = fold_state(pinned, state)
+    tasks = tasks_of(pinned.found.entries)
+    if settings.batch.wide_tables:
+        report("wide")
+        row = write_wide(spark, settings, pinned, row, tasks)
+        if settings.batch.drift_audit:
+            report("audit")
+            row = audit(spark, settings, pinned, row, tasks)
     report("snapshot")
     _remove_leftovers(settings, row)
     snapshot_file.build(snapshot_file.snapshot_path(settings.snapshots_path, row.snapshot), state, row.tables["state"], row)

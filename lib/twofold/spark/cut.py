@@ -126,12 +126,17 @@ def survey(judged: DataFrame) -> Survey | None:
 
 # --- the pin -------------------------------------------------------------------------------------------------------
 class Pinned(NamedTuple):
-    """What one rebuild reads: the archive's judged entries below the cut, what is there, and the row it will publish."""
+    """What one rebuild reads: the archive's judged entries below the cut, what is there, and the row it will publish.
+
+    ``archive`` is the table at its pinned version; ``parent`` the snapshot before (``seq`` 0: none).
+    """
 
     judged: DataFrame
     found: Survey
     row: ManifestRow
     catalogue: Catalogue
+    archive: DataFrame
+    parent: ManifestRow
 
 
 def pin(spark: Any, settings: Settings, as_of_ms: int | None = None, catalogue: Catalogue = CATALOGUE) -> Pinned:
@@ -146,7 +151,8 @@ def pin(spark: Any, settings: Settings, as_of_ms: int | None = None, catalogue: 
     archive_version = open_table(archive).version()
     cut = chained_cut(committed_ranges(archive, archive_version), log)
     follow_parent(cut, parent)
-    judged = judged_entries(spark.read.format("delta").option("versionAsOf", archive_version).load(archive), cut)
+    entries = spark.read.format("delta").option("versionAsOf", archive_version).load(archive)
+    judged = judged_entries(entries, cut)
     found = survey(judged)
     if found is None:
         raise EmptyArchiveError("the archive holds no entry yet: send events, `twofold wait`, then run the batch")
@@ -164,4 +170,4 @@ def pin(spark: Any, settings: Settings, as_of_ms: int | None = None, catalogue: 
         parent=parent.seq or None,
         archive_version=archive_version,
     )
-    return Pinned(judged, found, row, catalogue)
+    return Pinned(judged, found, row, catalogue, entries, parent)

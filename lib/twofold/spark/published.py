@@ -9,7 +9,7 @@ from typing import Any
 from pyspark.sql import DataFrame
 
 from twofold.errors import PublishConflict, StoreError
-from twofold.spark.tables import PROPERTIES
+from twofold.spark.tables import PROPERTIES, create_table
 from twofold.stores.manifest import rows
 from twofold.stores.places import open_table
 from twofold.views import ManifestRow
@@ -59,17 +59,8 @@ def append_row(spark: Any, location: str, row: ManifestRow) -> ManifestRow:
     Raises :class:`PublishConflict` when the row of that number is another's; the snapshot before it keeps serving.
     """
     from delta.exceptions import DeltaConcurrentModificationException
-    from delta.tables import DeltaTable
 
-    builder = (
-        DeltaTable.createIfNotExists(spark).location(str(location)).comment("One row a published snapshot; highest seq is current")
-    )
-    for name, type_, comment in MANIFEST_COLUMNS:
-        builder = builder.addColumn(name, type_, comment=comment)
-    for key, value in PROPERTIES.items():
-        builder = builder.property(key, value)
-    builder.execute()
-
+    create_table(spark, location, "One row a published snapshot; highest seq is current", MANIFEST_COLUMNS)
     data = row_json(row)
     texts = {name: json.dumps(data[name]) for name in ("cut", "validation", "audit")}
     schema = ",".join(f"{name} {type_}" for name, type_, _comment in MANIFEST_COLUMNS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from twofold.spark.admission import FACTS_TYPE
@@ -32,13 +34,23 @@ PROPERTIES = {
 }
 
 
-def create_archive(spark: Any, location: str) -> None:
-    """Create the table `archive` where it is missing."""
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+def create_table(
+    spark: Any, location: str, comment: str, columns: Sequence[tuple[str, str, str]], properties: Mapping[str, str] = _NONE
+) -> None:
+    """Create a table of (name, Spark type, comment) columns where it is missing; ``properties`` beside ``PROPERTIES``."""
     from delta.tables import DeltaTable
 
-    builder = DeltaTable.createIfNotExists(spark).location(str(location)).comment("Every log entry: raw bytes, verdict and facts")
-    for name, type_, comment in ARCHIVE_COLUMNS:
-        builder = builder.addColumn(name, type_, comment=comment)
-    for key, value in PROPERTIES.items():
+    builder = DeltaTable.createIfNotExists(spark).location(str(location)).comment(comment)
+    for name, type_, meaning in columns:
+        builder = builder.addColumn(name, type_, comment=meaning)
+    for key, value in {**PROPERTIES, **properties}.items():
         builder = builder.property(key, value)
     builder.execute()
+
+
+def create_archive(spark: Any, location: str) -> None:
+    """Create the table `archive` where it is missing."""
+    create_table(spark, location, "Every log entry: raw bytes, verdict and facts", ARCHIVE_COLUMNS)

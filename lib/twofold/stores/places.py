@@ -7,12 +7,15 @@ variables' names, which every JVM resolves for itself; their values stand in no 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from deltalake import DeltaTable
+import pyarrow as pa
+from deltalake import DeltaTable, QueryBuilder
+from deltalake.exceptions import DeltaError
 
-from twofold.errors import SettingsError
+from twofold.errors import SettingsError, UsageError
 from twofold.settings import Place, S3Settings, Settings
 
 _S3A = "spark.hadoop.fs.s3a"
@@ -115,6 +118,14 @@ def table_exists(location: str) -> bool:
 def open_table(location: str, version: int | None = None) -> DeltaTable:
     """A Delta table at a version (default: its newest), opened by delta-rs: the one way to read a table without Spark."""
     return DeltaTable(location, version=version, storage_options=table_options(location))
+
+
+def query_table(table: DeltaTable, name: str, query: str) -> Iterator[pa.RecordBatch]:
+    """Batches of a SQL query in which the table is called ``name``. Raises :class:`UsageError` for what it cannot answer."""
+    try:
+        yield from pa.RecordBatchReader.from_stream(QueryBuilder().register(name, table).execute(query))
+    except (DeltaError, pa.ArrowException) as error:
+        raise UsageError(f"the table {name} cannot answer that: {' '.join(str(error).split())[:300]}") from error
 
 
 def data_files(location: str, version: int) -> tuple[list[str], Any]:

@@ -1,0 +1,84 @@
+"""Two nights over generated events, the second audited: seconds by step, the audit's share, and point reads of `wide_person`.
+
+The second night adds one event in a hundred. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import tempfile
+import time
+from itertools import pairwise
+from statistics import median
+
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
+
+from tests.bench.generated_archive import TOPIC, log_start, make_archive
+from twofold.settings import Settings
+from twofold.spark.batch import rebuild, tasks_of
+from twofold.spark.session import cores, open_session
+from twofold.stores.home_log import HomeLog, write_home_log
+
+EVENTS_A_PERSON = 20
+
+
+def _night(spark, settings: Settings) -> tuple[dict[str, float], object]:
+    """(seconds of each step, the published row)."""
+    steps: list[tuple[str, float]] = []
+    row = rebuild(spark, settings, report=lambda step: steps.append((step, time.perf_counter())))
+    return {step: round(later - at, 1) for (step, at), (_next, later) in pairwise(steps)}, row
+
+
+def _point_reads(location: str, reads: int) -> dict[str, float]:
+    """Milliseconds of reading one person's row, the table open."""
+    table = DeltaTable(location)
+    dataset = table.to_pyarrow_dataset()
+    people = dataset.to_table(columns=["person"])["person"].to_pylist()
+    took = []
+    for person in random.Random(1).sample(people, reads):
+        start = time.perf_counter()
+        (found,) = dataset.to_table(filter=ds.field("person") == person).to_pylist()
+        took.append((time.perf_counter() - start) * 1_000)
+        assert found["person"] == person
+    return {
+        "p50_ms": round(median(took), 1),
+        "p99_ms": round(sorted(took)[int(len(took) * 0.99)], 1),
+        "files": len(table.file_uris()),
+    }
+
+
+def measure(events: int, reads: int) -> dict[str, object]:
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(home=folder)
+        spark = open_session(settings, "bench", spark__driver__memory="4g")
+        write_home_log(settings.home_path, HomeLog(TOPIC, log_start(), 0))
+        archive, persons, slice_from = settings.table("archive"), max(1, events // EVENTS_A_PERSON), events * 99 // 100
+        make_archive(spark, archive, events, persons, tasks_of(events), (0, slice_from))
+        first, _row = _night(spark, settings)
+        make_archive(spark, archive, events, persons, tasks_of(events - slice_from), (slice_from, events))
+        second, row = _night(spark, settings)
+        spark.stop()
+        found = _point_reads(settings.table("wide_person"), reads)
+    total = sum(second.values())
+    return {
+        "events": events,
+        "persons": row.counts["persons"],
+        "cores": cores(),
+        "first_s": first,
+        "second_s": second,
+        "audit_share": round(second.get("audit", 0.0) / total, 2),
+        "wide_share": round(second.get("wide", 0.0) / total, 2),
+        "drift": row.audit["drift"],
+        "point_reads": found,
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--reads", type=int, default=500)
+    options = parser.parse_args()
+    print(json.dumps(measure(options.events, options.reads)))
