@@ -8,9 +8,9 @@ FROM ?=
 READS ?= 1000000
 SEED ?= 1
 
-.PHONY: help setup demo test quick lint sim bench clean
+.PHONY: help setup demo test quick lint airflow-check sim bench clean
 help:  ## what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 setup: $(VENV)/.done build/jars/.done  ## virtual environment and jars, nothing else
 
@@ -48,6 +48,20 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy --no-error-summary
+
+AIRFLOW := build/airflow
+AIRFLOW_ENV := AIRFLOW_HOME=$(CURDIR)/$(AIRFLOW)/home AIRFLOW__CORE__DAGS_FOLDER=$(CURDIR)/conf/schedule/airflow AIRFLOW__CORE__LOAD_EXAMPLES=False \
+  AIRFLOW__LOGGING__LOGGING_LEVEL=WARNING AIRFLOW__USAGE_DATA_COLLECTION__ENABLED=False
+$(AIRFLOW)/.done: requirements-airflow.lock | tools
+	@echo "airflow-check: Python packages (requirements-airflow.lock, hashed)"
+	@rm -rf $(AIRFLOW)
+	@$(PYTHON) -m venv $(AIRFLOW)
+	@$(AIRFLOW)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-airflow.lock
+	@$(AIRFLOW_ENV) $(AIRFLOW)/bin/airflow db migrate > $(AIRFLOW)/migrate.log 2>&1 || { tail -n 20 $(AIRFLOW)/migrate.log; exit 1; }
+	@touch $@
+
+airflow-check: $(AIRFLOW)/.done  ## Airflow itself reads and runs the DAGs of conf/schedule, in an environment of its own
+	@$(AIRFLOW_ENV) $(AIRFLOW)/bin/python -m pytest -q -p no:cacheprovider -c /dev/null --rootdir tests/schedule --noconftest --disable-warnings tests/schedule/airflow_dag.py
 
 sim: setup  ## the simulator's long form: make sim READS=1000000 SEED=1
 	@$(BIN)/python -m twofold.testing.simulate --reads $(READS) --seed $(SEED) --processes 2

@@ -218,8 +218,8 @@ class Settings(_Room):
 
 
 _PREFIX = "TWOFOLD_"
-#: Variables of the prefix that are no settings: the settings file, and where the tests find real data sets.
-_NO_SETTINGS = (f"{_PREFIX}CONFIG", f"{_PREFIX}DATA")
+#: Variables of the prefix that are no settings: the settings file, where the tests find real data sets, whom the schedule alerts.
+_NO_SETTINGS = (f"{_PREFIX}CONFIG", f"{_PREFIX}DATA", f"{_PREFIX}ALERT_COMMAND")
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
