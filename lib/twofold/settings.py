@@ -44,7 +44,10 @@ class KafkaSettings(_Room):
 
 class SpeedSettings(_Room):
     mode: Literal["realtime", "microbatch"] = Field("realtime", description="Spark trigger: real-time mode or micro-batches")
-    batch_duration: str = Field("5 minutes", description="length of a real-time batch; its boundary is the only stall")
+    batch_duration: str = Field(
+        "60 minutes",
+        description="length of a real-time batch: its boundary is the only stall, and no crash repeats it (see start_from)",
+    )
     start_from: Literal["facts", "checkpoint"] = Field(
         "facts", description="where a start begins: at the positions the tail of `facts` holds, or at the checkpoint"
     )

@@ -21,7 +21,7 @@ from twofold.events import ADMISSION_VERSION, Entry, decode_entry, make_entry
 from twofold.kafka.address import broker_address
 from twofold.kafka.facts_tail import facts_tail
 from twofold.kafka.home import ensure_home
-from twofold.kafka.topics import create_topics, events_topic, log_offsets
+from twofold.kafka.topics import create_topics, events_topic, grow_partitions, log_offsets
 from twofold.local.broker import Broker, wait_until
 from twofold.local.project import ROOT, child_environment, spark_submit
 from twofold.settings import Settings
@@ -46,6 +46,7 @@ class System:
         self.broker = Broker(settings)
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.sent = 0
+        self.partitions = _PARTITIONS
 
     def start(self, job: str, **environment: str) -> None:
         log = self.settings.home_path / "logs" / f"{job}.log"
@@ -87,7 +88,7 @@ class System:
                     key=None if self.sent % 5 == 0 else b"k%d" % self.sent,
                     value=value,
                     headers=[("n", b"%d" % self.sent)],
-                    partition=self.sent % _PARTITIONS,
+                    partition=self.sent % self.partitions,
                 )
             )
             self.sent += 1
@@ -100,7 +101,7 @@ class System:
         consumer = KafkaConsumer(
             bootstrap_servers=broker_address(self.settings), isolation_level="read_committed", enable_auto_commit=False
         )
-        places = [TopicPartition(topic, p) for p in range(_PARTITIONS)]
+        places = [TopicPartition(topic, p) for p in range(self.partitions)]
         consumer.assign(places)
         consumer.seek_to_beginning()
         ends = consumer.end_offsets(places)
@@ -287,3 +288,14 @@ def test_the_archive_keeps_what_was_sent_and_stays_readable(system):
         row = by_place[(record.partition, record.offset)]
         assert (row["key"], row["value"]) == (record.key, record.value)
         assert [(h["key"], h["value"]) for h in row["headers"]] == record.headers
+
+
+def test_speed_reads_a_partition_that_the_topic_grew(system):
+    system.start("speed")
+    system.partitions += 1
+    grow_partitions(system.settings, system.partitions)
+    system.send(entries(80, 10))
+    facts_pass(system)
+    system.stop("speed")
+    check_facts(system)
+    assert any(entry.partition == system.partitions - 1 for entry in system.facts())

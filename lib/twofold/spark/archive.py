@@ -93,10 +93,7 @@ def start_archive(spark: Any, settings: Settings, on_batch: Callable[[int], None
         # A partition that is new in this batch began at its log start.
         start = Offsets({key: start.next(key) for key in end})
         metadata = {"start": start.to_json(), "end": end.to_json(), "app": generation.app, "batch": batch_id}
-        judged = admit(frame).withColumn("admission_version", F.lit(ADMISSION_VERSION))
-        rows = judged.select(*(name for name, _type, _comment in ARCHIVE_COLUMNS))
-        if end.entries_since(start) <= _ONE_FILE_ENTRIES:
-            rows = rows.coalesce(1)
+        rows = frame.coalesce(1) if end.entries_since(start) <= _ONE_FILE_ENTRIES else frame
         writer.confirm()
         (
             rows.write.format("delta")
@@ -109,8 +106,11 @@ def start_archive(spark: Any, settings: Settings, on_batch: Callable[[int], None
         on_batch(batch_id)
 
     source = read_log(spark, settings, generation.start, maxOffsetsPerTrigger=settings.archive.max_offsets_per_trigger)
+    # Admission belongs to the stream, not to the batch: building its columns costs seconds, and is done once here.
+    judged = admit(source).withColumn("admission_version", F.lit(ADMISSION_VERSION))
     return (
-        source.writeStream.queryName("archive")
+        judged.select(*(name for name, _type, _comment in ARCHIVE_COLUMNS))
+        .writeStream.queryName("archive")
         .foreachBatch(write)
         .option("checkpointLocation", checkpoint)
         .trigger(processingTime=f"{settings.archive.trigger_ms} milliseconds")

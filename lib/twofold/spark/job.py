@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
-from twofold.errors import TwofoldError, WriterFenced
+from twofold.errors import BrokerError, TopicError, TwofoldError, WriterFenced
 from twofold.settings import Settings, load_settings
 from twofold.spark.session import open_session
 from twofold.stores.one_writer import fenced
 from twofold.stores.ready import write_ready
+
+#: How often a stream that holds a task slot a partition looks whether the topic grew: so long a new partition stays dark.
+_GROWTH_LOOK_S = 10
 
 
 def arguments(job: str, more: Callable[[argparse.ArgumentParser], None] = lambda _parser: None) -> argparse.Namespace:
@@ -54,6 +59,7 @@ def run_stream(
     """Run a stream until SIGTERM or SIGINT (exit 0) or its failure (exit 1, one line).
 
     ``start(spark, settings)`` returns the query; ``is_ready(spark, settings, query)`` decides when ``run/JOB.json`` is written.
+    ``slots(settings)``: task slots the query holds; when their number changes (the topic grew), the query is started again.
     """
     options = arguments(job)
     stopped = False
@@ -64,15 +70,26 @@ def run_stream(
 
     def work() -> int:
         settings = load_settings(options.config, home=options.home)
-        spark = open_session(settings, job, slots(settings))
+        held = slots(settings)
+        spark = open_session(settings, job, held)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
         query = start(spark, settings)
-        announced = False
+        announced, looked = False, time.monotonic()
         while not stopped and not query.awaitTermination(1 if announced else 0.2):
             if not announced and is_ready(spark, settings, query):
                 write_ready(settings.home_path, job)
                 announced = True
+            if held and time.monotonic() - looked >= _GROWTH_LOOK_S:
+                looked, needed = time.monotonic(), held
+                # A broker that is away now is the query's to complain about.
+                with contextlib.suppress(BrokerError):
+                    needed = slots(settings)
+                if needed != held:
+                    query.stop()
+                    if needed > spark.sparkContext.defaultParallelism:
+                        raise TopicError(f"the topic grew: {needed} task slots are needed, start {job} again so that it takes them")
+                    held, query = needed, start(spark, settings)
         if stopped:
             query.stop()
         return 0

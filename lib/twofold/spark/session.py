@@ -36,6 +36,10 @@ PLACE = {
     # One machine: the default of 50 tasks a snapshot made each Delta commit ten seconds.
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.sql.streaming.checkpoint.fileChecksum.enabled": "false",
+    # Each execution writes its plan out as text for a web page that is off: with admission's columns that is a second a batch.
+    "spark.sql.ui.explainMode": "simple",
+    "spark.sql.maxPlanStringLength": "10000",
+    "spark.sql.debug.maxToStringFields": "5",
 }
 
 
