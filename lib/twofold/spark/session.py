@@ -40,6 +40,8 @@ PLACE = {
     "spark.sql.ui.explainMode": "simple",
     "spark.sql.maxPlanStringLength": "10000",
     "spark.sql.debug.maxToStringFields": "5",
+    # Where in Python each column was written: two more calls into the JVM for every one, thousands for admission.
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
 }
 
 
