@@ -10,7 +10,7 @@ from twofold import show
 from twofold.commands.options import Config, Debug, Home, Json, settings_of
 
 #: More columns than these are shown below each other, a block a row.
-_SIDE_BY_SIDE = 8
+_SIDE_BY_SIDE = 12
 
 
 def table(
@@ -52,6 +52,7 @@ def table(
         show.show_rows("", names, [[show.shown(column, row[column]) for column in names] for row in shown])
         return
     for row in shown:
+        show.console.print()
         show.show_rows("", ["column", "value"], [[column, show.shown(column, row[column])] for column in names])
 
 

@@ -28,7 +28,7 @@ PERSON_COLUMNS = (
     ("snapshot", "string", "snapshot id whose cut the values reach up to"),
 )
 #: A point read opens one file and decodes one row group of it.
-PERSONS_A_FILE = 250_000
+PERSONS_A_FILE = 100_000
 PERSONS_A_ROW_GROUP = 5_000
 #: Keys drawn for each file to place the bounds between files.
 _KEYS_A_FILE = 200
