@@ -19,7 +19,7 @@ from twofold.stores import one_writer
 from twofold.stores.files import Folder, LocalFolder, S3Folder, folder
 from twofold.stores.home_log import HomeLog, share_home_log, shared_home_log
 from twofold.stores.one_writer import Writer, take_writer
-from twofold.stores.places import hadoop_conf, open_table, storage_options, table_exists
+from twofold.stores.places import client, hadoop_conf, open_table, storage_options, table_exists
 from twofold.stores.snapshot_file import SnapshotFile, snapshot_path, write
 from twofold.stores.snapshot_place import fetch_snapshot, publish_snapshot, remove_fetched, remove_published
 from twofold.timeline import EMPTY_OFFSETS, Offsets, PartitionKey
@@ -116,6 +116,26 @@ def test_files_of_a_place(files: Folder, tmp_path: Path) -> None:
     files.remove("sub")
     files.remove("nothing")
     assert files.names() == ["a", "big"] and files.read("sub/deep/c") is None
+
+
+def test_a_copy_that_breaks_leaves_nothing(files: Folder, tmp_path: Path, store, monkeypatch) -> None:
+    files.write("whole", b"x" * 100)
+    local = tmp_path / "local"
+    local.write_bytes(b"x" * 100)
+
+    def half(target: str | Path, *_more) -> None:
+        Path(target).write_bytes(b"x" * 50)
+        raise OSError("the line is cut")
+
+    monkeypatch.setattr("shutil.copyfile", lambda _source, target: half(target))
+    monkeypatch.setattr(client(S3Settings(**store)), "download_file", lambda _bucket, _key, target: half(target), raising=False)
+    with pytest.raises((OSError, StoreError), match="the line is cut"):
+        files.get("whole", tmp_path / "back" / "whole")
+    assert list((tmp_path / "back").iterdir()) == []
+    if isinstance(files, LocalFolder):
+        with pytest.raises(OSError, match="the line is cut"):
+            files.put(local, "sent")
+        assert files.names() == ["whole"]
 
 
 def test_a_store_that_does_not_answer_is_one_line(store) -> None:
