@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import System
+from tests.e2e.conftest import System, wait_for
 from tests.e2e.equality import Truth, conserved, differences, topics
 from twofold.local.cluster import Cluster
 from twofold.local.convert import CONVERTERS, encode_event
 from twofold.local.project import ROOT, child_environment, spark_submit
+from twofold.stores.archive_log import archive_end
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -43,16 +44,14 @@ def system(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_killed_worker_loses_nothing(system: System, cluster: Cluster, tmp_path: Path) -> None:
-    shop = CONVERTERS["shop"](None, seed=31, persons=200, events=3_000)
+    archive = system.settings.table("archive")
+    shop = CONVERTERS["shop"](None, seed=31, persons=100, events=1_500)
     lines = [encode_event(event) for event in shop]
-    system.send(lines[:500])
-    system.wait()
-    feeding = threading.Thread(target=system.send, args=(lines[500:],), kwargs={"rate": 300})
+    feeding = threading.Thread(target=system.send, args=(lines,), kwargs={"rate": 150})
     feeding.start()
+    wait_for(lambda: bool(archive_end(archive)), what="the first commit of the archive")
     cluster.kill_worker(0)
     feeding.join()
-    system.wait()
-
     cluster.start_worker(0)
     batch = subprocess.Popen(
         spark_submit("batch", "--home", str(system.home), properties=str(tmp_path / "cluster.conf")),

@@ -50,21 +50,25 @@ class Cluster:
             )
             self._await(0)
             for number in range(workers):
-                self.start_worker(number)
+                self._start_worker(number)
+            self._await(workers)
         except BaseException:
             self.stop()
             raise
 
     def start_worker(self, number: int) -> None:
-        """Start one worker, anew after it was killed."""
+        """Start one worker, anew after it was killed; returns once it has registered."""
+        self._start_worker(number)
+        # The master goes on counting a worker that died without a word, for a while.
+        self._await(len([w for w in self._workers.values() if w.poll() is None]))
+
+    def _start_worker(self, number: int) -> None:
         self._workers[number] = self._launch(
             f"worker-{number}",
             "org.apache.spark.deploy.worker.Worker",
             *("--host", "127.0.0.1", "--webui-port", str(free_port()), "--work-dir", str(self._folder / f"worker-{number}")),
             *("--cores", str(self._slots), "--memory", self._memory, self.master),
         )
-        # The master goes on counting a worker that died without a word, for a while.
-        self._await(len([w for w in self._workers.values() if w.poll() is None]))
 
     def kill_worker(self, number: int) -> None:
         """kill -9 of a worker and of every executor that it runs."""
