@@ -105,25 +105,28 @@ def _rebuild(
     catalogue: Catalogue,
     writer: Writer,
 ) -> ManifestRow:
-    report("pin")
+    def step(name: str) -> None:
+        report(name)
+        # On S3: whoever lost the right to write commits nothing any more.
+        writer.confirm()
+
+    step("pin")
     pinned = pin(spark, settings, as_of_ms, catalogue)
-    report("state")
-    writer.confirm()
+    step("state")
     state = settings.table("state")
     row = fold_state(pinned, state)
     tasks = tasks_of(pinned.found.entries)
     if settings.batch.wide_tables:
-        report("wide")
+        step("wide")
         row = write_wide(spark, settings, pinned, row, tasks)
         if settings.batch.drift_audit:
-            report("audit")
+            step("audit")
             row = audit(spark, settings, pinned, row, tasks)
-    report("snapshot")
+    step("snapshot")
     _remove_leftovers(settings, row)
     snapshot_file.build(snapshot_file.snapshot_path(settings.snapshots_path, row.snapshot), state, row.tables["state"], row)
     publish_snapshot(settings, row.snapshot)
-    report("manifest")
-    writer.confirm()
+    step("manifest")
     published = append_row(spark, settings.table("manifest"), replace(row, published_ms=now_ms()))
     report("done")
     return published
