@@ -56,7 +56,14 @@ def lake(tmp_path_factory) -> Iterator[Callable[[str], Settings]]:
         create_topics(Settings.model_validate({"home": str(root / "broker"), "kafka": kafka}))
 
         def home(name: str) -> Settings:
-            data = {"home": str(root / name), "s3": room, "kafka": kafka, "archive": {"trigger_ms": 100}, **places}
+            data = {
+                "home": str(root / name),
+                "s3": room,
+                "kafka": kafka,
+                "archive": {"trigger_ms": 100},
+                "batch": {"wide_tables": False},
+                **places,
+            }
             return Settings.model_validate(data)
 
         yield home

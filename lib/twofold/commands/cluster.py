@@ -20,7 +20,7 @@ def cluster(
     debug: Debug = False,
     workers: Annotated[int, typer.Option("--workers", help="How many workers", min=1)] = 2,
     slots: Annotated[int, typer.Option("--slots", help="Task slots of each: a number, not cores", min=1)] = 12,
-    memory: Annotated[str, typer.Option("--memory", help="Memory of each, for its executors")] = "4g",
+    memory: Annotated[str, typer.Option("--memory", help="Memory of each, for its executors")] = "8g",
     port: Annotated[int, typer.Option("--port", help="The master's port (conf/spark/cluster.conf names it)")] = 7077,
 ) -> None:
     """Run a Spark standalone cluster on this machine, until Ctrl-C."""

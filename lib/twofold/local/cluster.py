@@ -25,7 +25,7 @@ _READY_TIMEOUT_S = 120
 class Cluster:
     """A master and its workers, with their work and logs in a folder. Stop it, or use it as a context."""
 
-    def __init__(self, folder: Path, slots: int = 12, memory: str = "4g", port: int | None = None) -> None:
+    def __init__(self, folder: Path, slots: int = 12, memory: str = "8g", port: int | None = None) -> None:
         """``slots`` and ``memory`` are one worker's; ``port`` (default: a free one) is the master's."""
         self._folder, self._slots, self._memory = folder, slots, memory
         self._port = free_port(port)
