@@ -22,6 +22,10 @@ class SettingsError(UsageError):
     """A setting is unknown, mistyped or out of range: the line names the key."""
 
 
+class SuiteError(UsageError):
+    """A suite of expectations is missing, mistyped, or asks what cannot be computed: the line names the file and the entry."""
+
+
 class TimeFormatError(UsageError):
     """A time is neither RFC 3339 nor epoch milliseconds."""
 
@@ -76,12 +80,20 @@ class PublishConflict(PublishRefused):
     """The manifest row of this sequence number is another writer's."""
 
 
+class RollbackRefused(PublishRefused):
+    """An old snapshot cannot be current again: what it needs is gone, or it is of another definition."""
+
+
 class CutRefused(PublishRefused):
     """The cut goes backwards, lacks a partition, or the topic id changed."""
 
 
 class DriftRefused(PublishRefused):
     """The new snapshot differs from the one before ⊕ the log since, and nothing explains it."""
+
+
+class ValidationRefused(PublishRefused):
+    """An expectation of the gate failed: the report names it and the rows to blame."""
 
 
 class IncrementalRefused(PublishRefused):

@@ -261,18 +261,17 @@ class Histogram(Kind):
     def fold_rows(self, columns: FactColumns, rows: Rows) -> dict[int, Weight]:
         at = columns.at_ms[rows]
         if len(at) <= _FEW_ROWS:
-            return self._few_rows(at.tolist())
+            return self._few_rows(BUCKETS[self.bucket](at).tolist(), at.tolist())
         distinct, sums, last = _group_rows(BUCKETS[self.bucket](at), None, at)
         return dict(zip(distinct, zip(sums, last, strict=True), strict=True))
 
-    def _few_rows(self, at: list[int]) -> dict[int, Weight]:
-        bucket_of = BUCKETS[self.bucket]
-        last: dict[int, int] = {}
-        counts: dict[int, int] = {}
-        for at_ms in at:
-            bucket = bucket_of(at_ms)
-            last[bucket] = at_ms
-            counts[bucket] = counts.get(bucket, 0) + 1
+    @staticmethod
+    def _few_rows(buckets: list[int], at: list[int]) -> dict[int, Weight]:
+        # Times ascend, so the last one written is a bucket's latest.
+        last = dict(zip(buckets, at, strict=True))
+        counts = dict.fromkeys(last, 0)
+        for bucket in buckets:
+            counts[bucket] += 1
         return {bucket: (count, last[bucket]) for bucket, count in counts.items()}
 
     def encode(self, state: dict[int, Weight]) -> Any:
@@ -321,6 +320,7 @@ def decay_weight(at_ms: int, half_life_ms: int) -> tuple[int, int]:
     return index, int(_decay_factor(rest, half_life_ms) * DECAY_SCALE + 0.5)
 
 
+@lru_cache(maxsize=64)
 def decay_at(t: int, half_life_ms: int) -> tuple[int, float]:
     """(index, factor) of a read at ``t``: what decayed from half-life index i counts ``2^(i - index) * factor``, 1 <= factor < 2.
 

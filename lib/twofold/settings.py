@@ -90,6 +90,41 @@ class BatchSettings(_Room):
     )
 
 
+class GateSettings(_Room):
+    mode: Literal["enforce", "report", "off"] = Field(
+        "enforce", description="what a failed expectation does: stop the publish, be reported only, or not be looked for"
+    )
+    expectations: str = Field("conf/expectations", description="folder of the suites: one YAML file a subject")
+    keep_reports: int = Field(400, ge=1, description="reports that stay in the manifest's folder: more than a year of nights")
+    sample_rows: int = Field(10_000, ge=1, description="rows of a micro-batch of `personalization` that are validated at most")
+    data_docs: bool = Field(
+        False, description="also write great-expectations' Data Docs beside the reports; their pages call outside hosts"
+    )
+
+
+class RetentionSettings(_Room):
+    orphan_hours: int = Field(
+        24, ge=1, description="age at which a data file that no commit names is a dead write's; longer than the longest rebuild"
+    )
+    stream_days: int = Field(
+        7, ge=1, description="how long files stay that a table of a stream let go of; a stream that stood longer begins anew"
+    )
+
+
+class PersonalizeSettings(_Room):
+    trigger_ms: int = Field(
+        1_000, ge=0, description="trigger interval: one commit of the people whom new commits of `archive` touch"
+    )
+    chunk_persons: int = Field(
+        50_000, ge=64, description="people of one commit of a whole refresh, after which live batches go first"
+    )
+    due_interval_ms: int = Field(15_000, ge=0, description="how often people whose row has lapsed are emitted again")
+    tidy_files: int = Field(256, ge=2, description="files of the table at which it is tidied")
+    tidy_rows_per_person: float = Field(
+        2.0, ge=1, description="rows a person at which tidying leaves one a person, else it only makes few files of many"
+    )
+
+
 class ServingSettings(_Room):
     fresh_max_lag_ms: int = Field(5_000, ge=0, description="a record that may lie further behind the log than this is `stale`")
     manifest_poll_ms: int = Field(1_000, ge=0, description="how often a long-lived reader looks for a newer snapshot")
@@ -169,6 +204,9 @@ class Settings(_Room):
     follower: FollowerSettings = Field(default_factory=FollowerSettings)
     hot: HotSettings = Field(default_factory=HotSettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
+    gate: GateSettings = Field(default_factory=GateSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
+    personalize: PersonalizeSettings = Field(default_factory=PersonalizeSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)
     local: LocalSettings = Field(default_factory=LocalSettings)
     spark: SparkSettings = Field(default_factory=SparkSettings)

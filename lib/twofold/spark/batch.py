@@ -24,6 +24,7 @@ from twofold.features import Catalogue
 from twofold.settings import Settings
 from twofold.spark.cut import Pinned, Survey, pin
 from twofold.spark.drift import audit
+from twofold.spark.gate import gated, load_suites
 from twofold.spark.incremental import compare_night, fold_night, pin_night
 from twofold.spark.published import append_row, write_version
 from twofold.spark.state_rows import STATE, ok_entries, state_rows, tasks_of
@@ -32,6 +33,7 @@ from twofold.stores import snapshot_file
 from twofold.stores.manifest import rows
 from twofold.stores.one_writer import Writer, take_writer
 from twofold.stores.person_hash import PersonHash
+from twofold.stores.pins import read_pins
 from twofold.stores.readable import readable
 from twofold.stores.snapshot_place import publish_snapshot, remove_published
 from twofold.views import ManifestRow
@@ -64,11 +66,12 @@ def rebuild(
     mode: Mode = "full",
 ) -> ManifestRow:
     """Rebuild from the archive and publish; ``report`` gets each step as it begins, in order:
-    pin, state, compare (where the mode is ``compare``), wide, audit, snapshot, manifest, done.
+    pin, state, compare (where the mode is ``compare``), wide, gate, audit, snapshot, manifest, done.
 
     ``as_of_ms`` (default: the largest broker time below the cut) only places the horizon.
     Raises :class:`RebuildRunning`, :class:`EmptyArchiveError`, :class:`ArchiveError`, :class:`CutRefused`,
-    :class:`PublishConflict`, :class:`IncrementalRefused`, :class:`IncrementalDiffers`; nothing is published then.
+    :class:`SuiteError`, :class:`ValidationRefused`, :class:`PublishConflict`, :class:`IncrementalRefused`,
+    :class:`IncrementalDiffers`; nothing is published then.
     """
     with take_writer(settings, "batch", RebuildRunning, "rebuild") as writer:
         return _rebuild(spark, settings, as_of_ms, report, now_ms, catalogue, writer, mode)
@@ -105,6 +108,7 @@ def _rebuild(
         # On S3: whoever lost the right to write commits nothing any more.
         writer.confirm()
 
+    suites = load_suites(settings)
     step("pin")
     night = pin_night(spark, settings, as_of_ms, catalogue) if mode == "incremental" else None
     pinned = night.pinned if night else pin(spark, settings, as_of_ms, catalogue)
@@ -119,9 +123,12 @@ def _rebuild(
     if settings.batch.wide_tables:
         step("wide")
         row = write_wide(spark, settings, pinned, row, tasks)
-        if settings.batch.drift_audit:
-            step("audit")
-            row = audit(spark, settings, pinned, row, tasks)
+    if suites:
+        step("gate")
+        row = gated(spark, settings, suites, row, now_ms)
+    if settings.batch.wide_tables and settings.batch.drift_audit:
+        step("audit")
+        row = audit(spark, settings, pinned, row, tasks)
     step("snapshot")
     _remove_leftovers(settings, row)
     snapshot_file.build(snapshot_file.snapshot_path(settings.snapshots_path, row.snapshot), state, row.tables["state"], row)
@@ -134,5 +141,6 @@ def _rebuild(
 
 def _remove_leftovers(settings: Settings, row: ManifestRow) -> None:
     """Remove files of rebuilds that died, and of snapshots that will no longer be readable once ``row`` is published."""
-    kept = {old.snapshot for old in readable([*rows(settings.table("manifest")), row], settings.batch.keep_snapshots + 1)}
-    remove_published(settings, kept)
+    published = [*rows(settings.table("manifest")), row]
+    kept = readable(published, settings.batch.keep_snapshots + 1, read_pins(settings))
+    remove_published(settings, {old.snapshot for old in kept})

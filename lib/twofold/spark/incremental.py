@@ -98,7 +98,7 @@ def _state(spark: Any, settings: Settings, row: ManifestRow) -> DataFrame:
 
 
 # --- the persons to recompute ----------------------------------------------------------------------------------------------------
-class Touched(NamedTuple):
+class _Touched(NamedTuple):
     """How many persons are recomputed, the entries they have to fold, and new entries whose hash is in ``older_ids``."""
 
     persons: int
@@ -115,7 +115,7 @@ def _sent(persons: DataFrame, count: int) -> DataFrame:
 
 
 @contextmanager
-def _persons(night: Night) -> Iterator[tuple[DataFrame, Touched]]:
+def _persons(night: Night) -> Iterator[tuple[DataFrame, _Touched]]:
     """One row a person to recompute, kept while the context lasts.
 
     The parent's ``older``, ``older_ids`` and ``recent`` (null for a new person), the slice's entries ``new`` (null where only
@@ -135,7 +135,7 @@ def _persons(night: Night) -> Iterator[tuple[DataFrame, Touched]]:
         (found,) = persons.agg(
             F.count(F.lit(1)).alias("persons"), F.sum(sizes).alias("entries"), F.sum(F.size("folded")).alias("folded")
         ).collect()
-        yield persons, Touched(found.persons, found.entries or 0, found.folded or 0)
+        yield persons, _Touched(found.persons, found.entries or 0, found.folded or 0)
     finally:
         persons.unpersist()
 
@@ -160,7 +160,7 @@ def _refuse_lower_copies(night: Night, persons: DataFrame) -> None:
 
 # --- the rows --------------------------------------------------------------------------------------------------------------------
 def _recomputed(night: Night, persons: DataFrame, entries: int) -> DataFrame:
-    """The rows of the persons to recompute, as :func:`night_rows` gives them."""
+    """Columns of ``STATE``, and ``_facts``: how many more facts the winners have than the parent's."""
     catalogue = night.pinned.catalogue
     recent_type = night.state.schema["recent"].dataType
     nothing, no_ids = F.array().cast(recent_type), F.array().cast("array<bigint>")
@@ -186,19 +186,12 @@ def _recomputed(night: Night, persons: DataFrame, entries: int) -> DataFrame:
     return rows.withColumn("older_json", F.to_json("older")).select(*STATE, "_facts")
 
 
-@contextmanager
-def night_rows(night: Night) -> Iterator[tuple[DataFrame, Touched]]:
-    """Every row of the new `state`, sorted by person within each partition, while the context lasts.
-
-    Columns of ``STATE``, and ``_facts``: how many more facts a person's winners have than the parent's. Raises
-    :class:`IncrementalRefused`.
-    """
-    with _persons(night) as (persons, touched):
-        if touched.folded:
-            _refuse_lower_copies(night, persons)
-        others = night.state.join(_sent(persons.select("person"), touched.persons), "person", "left_anti")
-        copied = others.select(*STATE, F.lit(0).cast("bigint").alias("_facts"))
-        yield _recomputed(night, persons, touched.entries).unionByName(copied).sortWithinPartitions("person"), touched
+def night_rows(night: Night, persons: DataFrame, touched: _Touched) -> DataFrame:
+    """Every row of the new `state`, sorted by person within each partition; also ``_facts`` of :func:`_recomputed`."""
+    recomputed = _recomputed(night, persons, touched.entries)
+    others = night.state.join(_sent(persons.select("person"), touched.persons), "person", "left_anti")
+    copied = others.select(*STATE, F.lit(0).cast("bigint").alias("_facts"))
+    return recomputed.unionByName(copied).sortWithinPartitions("person")
 
 
 def fold_night(night: Night, location: str) -> ManifestRow:
@@ -207,18 +200,24 @@ def fold_night(night: Night, location: str) -> ManifestRow:
     Nothing is written when no row changes: the new snapshot names the parent's version. Raises :class:`IncrementalRefused`.
     """
     parent, found, row = night.parent, night.pinned.found.counts(), night.pinned.row
-    with night_rows(night) as (rows, touched):
+    with _persons(night) as (persons, touched):
+        if touched.folded:
+            _refuse_lower_copies(night, persons)
+        counts = {
+            "entries": parent.counts["ok"] - parent.counts["duplicates"],
+            "persons": parent.counts["persons"],
+            "facts": 0,
+        }
         version = parent.tables["state"]
-        counts = {"persons": parent.counts["persons"], "entries": parent.counts["ok"] - parent.counts["duplicates"], "facts": 0}
         if touched.persons:
             people = Observation()
-            observed = rows.observe(
+            rows = night_rows(night, persons, touched).observe(
                 people,
                 F.count(F.lit(1)).alias("persons"),
                 F.sum(F.size("older_ids") + F.size("recent")).alias("entries"),
                 F.sum("_facts").alias("facts"),
             )
-            version = write_version(observed.select(*STATE), location, row.snapshot)
+            version = write_version(rows.select(*STATE), location, row.snapshot)
             counts = people.get
     return replace(
         row,
@@ -253,9 +252,11 @@ def compare_night(spark: Any, settings: Settings, pinned: Pinned, version: int, 
     """
     try:
         night = _night_of(spark, settings, pinned)
-        with night_rows(night) as (rows, touched):
+        with _persons(night) as (persons, touched):
+            if touched.folded:
+                _refuse_lower_copies(night, persons)
             full = _state(spark, settings, replace(pinned.row, tables={"state": version}))
-            wrong = differing(rows.select(*STATE), full).persist()
+            wrong = differing(night_rows(night, persons, touched).select(*STATE), full).persist()
             try:
                 count, some = wrong.count(), [row.person for row in wrong.limit(_SHOWN).collect()]
             finally:

@@ -121,49 +121,42 @@ def _folded(people: DataFrame, catalogue: Catalogue, t: Column | int, carried: l
     if tasks is not None:
         people = people.repartition(tasks, "person")
     conflicts = _conflicts(catalogue, t)
-    newest = F.array_max(F.transform(F.filter("entries", lambda e: e["hot"] & (e["at_ms"] < t)), lambda e: e["at_ms"]))
     entries = people.select(
-        "person",
-        *carried,
-        "older",
-        newest.alias("_newest"),
-        conflicts.alias("_conflict"),
-        F.posexplode_outer("entries").alias("_place", "_entry"),
+        "person", *carried, "older", conflicts.alias("_conflict"), F.posexplode_outer("entries").alias("_place", "_entry")
     )
     facts = entries.select(
         "person",
         *carried,
         # A person's own columns travel with one row only: beside each fact they would be copied as often.
-        F.when(F.coalesce("_place", F.lit(0)) == 0, F.struct("older", "_newest", "_conflict")).alias("_person"),
-        *(F.col(f"_entry.{name}").alias(name) for name in ("event_id", "at_ms", "channel", "device")),
+        F.when(F.coalesce("_place", F.lit(0)) == 0, F.struct("older", "_conflict")).alias("_person"),
+        *(F.col(f"_entry.{name}").alias(name) for name in ("event_id", "at_ms", "channel", "device", "hot")),
         F.posexplode_outer("_entry.facts").alias("ordinal", "_fact"),
     )
     rows = facts.select(
         "person",
         *carried,
         F.when(F.coalesce("ordinal", F.lit(0)) == 0, F.col("_person")).alias("_person"),
-        "event_id",
-        "at_ms",
-        "channel",
-        "device",
-        "ordinal",
+        *("event_id", "at_ms", "channel", "device", "hot", "ordinal"),
         *(F.col("_fact").getField(name).alias(name) for name in BODY),
     )
     changes = _next_change(catalogue, t)
     grouped = rows.groupBy("person", *carried).agg(
         *plan.gathered,
         F.first("_person", ignorenulls=True).alias("_person"),
+        F.max(F.when(F.col("hot") & (F.col("at_ms") < t), F.col("at_ms"))).alias("_newest"),
         *(change.alias(f"_change{number}") for number, change in enumerate(changes)),
     )
     older = F.col("_person.older")
-    added = grouped.select("person", *carried, "_person", *(F.col(f"_change{n}") for n in range(len(changes))), *plan.states)
+    added = grouped.select(
+        "person", *carried, "_person", "_newest", *(F.col(f"_change{n}") for n in range(len(changes))), *plan.states
+    )
     states = [(plus(p.state, older[p.name], F.col(p.name)) if p.lifetime else F.col(p.name)).alias(p.name) for p in primaries]
     return added.select(
         "person",
         *carried,
         F.struct(*states).alias("states"),
         F.col("_person._conflict").alias("conflict"),
-        F.col("_person._newest").alias("newest_event_ms"),
+        F.col("_newest").alias("newest_event_ms"),
         F.array_min(F.array(*(F.col(f"_change{n}") for n in range(len(changes))))).alias("next_change_ms"),
     )
 
