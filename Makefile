@@ -8,7 +8,7 @@ FROM ?=
 READS ?= 1000000
 SEED ?= 1
 
-.PHONY: help setup demo test quick lint airflow-check sim bench clean
+.PHONY: help setup demo test quick lint airflow-check notebook sim bench clean
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -19,7 +19,7 @@ tools:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 (Debian: python3.11 python3.11-venv), or set PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11: set PYTHON=..."; exit 1; }
 	@command -v java >/dev/null || { echo "java is missing: install Java 17 (Debian: openjdk-17-jre-headless)"; exit 1; }
-	@java -version 2>&1 | grep -q 'version "17' || { echo "java is not Java 17 (Debian: openjdk-17-jre-headless): $$(java -version 2>&1 | grep version)"; exit 1; }
+	@java -version 2>&1 | head -n 1 | grep -q '"17' || { echo "java is not Java 17 (Debian: openjdk-17-jre-headless): $$(java -version 2>&1 | head -n 1)"; exit 1; }
 	@command -v mvn >/dev/null || { echo "mvn is missing: install Maven (Debian: maven)"; exit 1; }
 
 $(VENV)/.done: requirements.lock pyproject.toml | tools
@@ -39,7 +39,7 @@ demo: setup  ## the main job: feed, nightly batch in the middle, records before 
 	@$(BIN)/twofold demo --home $(HOME_DIR) --data $(DATA) $(if $(FROM),--from $(FROM))
 
 test: setup lint  ## every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0
 
 quick: setup  ## tests without Spark and without a broker, under a minute
 	@HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -m "not spark and not e2e and not slow"
@@ -62,6 +62,16 @@ $(AIRFLOW)/.done: requirements-airflow.lock | tools
 
 airflow-check: $(AIRFLOW)/.done  ## Airflow itself reads and runs the DAGs of conf/schedule, in an environment of its own
 	@$(AIRFLOW_ENV) $(AIRFLOW)/bin/python -m pytest -q -p no:cacheprovider -c /dev/null --rootdir tests/schedule --noconftest --disable-warnings tests/schedule/airflow_dag.py
+
+# The demo's batch is in the middle of its feed: the notebooks want a night that has it all, and two to compare.
+$(HOME_DIR)/demo/second-night: | setup
+	@test -d $(HOME_DIR)/tables/manifest || $(MAKE) --no-print-directory demo
+	@echo "notebook: a second night on $(HOME_DIR)"
+	@$(BIN)/twofold batch --home $(HOME_DIR)
+	@touch $@
+
+notebook: setup $(HOME_DIR)/demo/second-night  ## the notebooks, on the demo's home (which is made first, where there is none)
+	@TWOFOLD_HOME=$(abspath $(HOME_DIR)) $(BIN)/jupyter notebook --ip 127.0.0.1 notebooks
 
 sim: setup  ## the simulator's long form: make sim READS=1000000 SEED=1
 	@$(BIN)/python -m twofold.testing.simulate --reads $(READS) --seed $(SEED) --processes 2

@@ -84,14 +84,6 @@ class DriftRefused(PublishRefused):
     """The new snapshot differs from the one before ⊕ the log since, and nothing explains it."""
 
 
-class IncrementalRefused(PublishRefused):
-    """An incremental night cannot be told to equal a full rebuild: run the full one, `twofold batch`."""
-
-
-class IncrementalDiffers(PublishRefused):
-    """A full rebuild and the incremental nights before it differ: find the cause, then publish the full rebuild."""
-
-
 class DefinitionError(TwofoldError):
     """A state or snapshot was made under another definition: rebuild it."""
 

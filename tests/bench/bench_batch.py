@@ -20,17 +20,16 @@ from pyspark.sql import functions as F
 from tests.bench.generated_archive import NEWEST_MS, TOPIC, log_start, make_archive
 from tests.bench.rival import rival_rows
 from twofold.settings import Settings
-from twofold.spark.batch import fold_state, rebuild
+from twofold.spark.batch import fold_state, rebuild, tasks_of
 from twofold.spark.cut import pin
 from twofold.spark.published import write_version
 from twofold.spark.session import cores, open_session
-from twofold.spark.state_rows import tasks_of
 from twofold.stores.home_log import HomeLog, write_home_log
 
 EVENTS_A_PERSON = 12
 
 
-def meter(spark) -> Callable[[Callable[[], object]], tuple[float, float]]:
+def _meter(spark) -> Callable[[Callable[[], object]], tuple[float, float]]:
     """Wall and processor seconds of some work; the second survive other work on the same cores."""
     process = psutil.Process(int(spark._jvm.java.lang.ProcessHandle.current().pid()))
 
@@ -70,7 +69,7 @@ def measure(events: int, runs: int) -> dict[str, object]:
         assert row.archive_version is not None and row.horizon_ms is not None
         rival_reads = (settings.table("archive"), row.archive_version, row.cut, row.horizon_ms, tasks_of(events))
         ours, theirs = str(Path(folder) / "ours"), str(Path(folder) / "theirs")
-        measured = meter(spark)
+        measured = _meter(spark)
         took: dict[str, list[tuple[float, float]]] = {"ours": [], "rival": []}
         for _ in range(runs):
             took["ours"].append(measured(lambda: fold_state(pinned, ours)))

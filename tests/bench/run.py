@@ -34,7 +34,6 @@ BENCHES = {
     "speed-restart": lambda: _run(PYTHON, "-m", "tests.bench.speed_restart"),
     "batch": lambda: _run(PYTHON, "-m", "tests.bench.bench_batch", "--events", "5000000"),
     "wide": lambda: _run(PYTHON, "-m", "tests.bench.wide_night", "--events", "5000000"),
-    "incremental": lambda: _run(PYTHON, "-m", "tests.bench.incremental"),
     "latency-500": lambda: _latency(500),
     "latency-2000": lambda: _latency(2_000),
 }

@@ -19,9 +19,8 @@ from deltalake import DeltaTable
 
 from tests.bench.generated_archive import TOPIC, log_start, make_archive
 from twofold.settings import Settings
-from twofold.spark.batch import rebuild
+from twofold.spark.batch import rebuild, tasks_of
 from twofold.spark.session import cores, open_session
-from twofold.spark.state_rows import tasks_of
 from twofold.stores.home_log import HomeLog, write_home_log
 from twofold.views import ManifestRow
 

@@ -9,7 +9,6 @@ from typer.exceptions import Exit
 
 from twofold import show
 from twofold.commands.options import Config, Debug, Home, Json, instant, settings_of
-from twofold.errors import UsageError
 
 
 def batch(
@@ -18,17 +17,12 @@ def batch(
     as_json: Json = False,
     debug: Debug = False,
     as_of: Annotated[str | None, typer.Option("--as-of", help="Instant that splits history [default: newest broker time]")] = None,
-    incremental: Annotated[bool, typer.Option("--incremental", help="Only what came since the last snapshot")] = False,
-    compare: Annotated[bool, typer.Option("--compare", help="Full, and held to what the incremental one would write")] = False,
 ) -> None:
     """One nightly rebuild and publish; prints the manifest row."""
     from twofold.local.night import run_batch
 
-    if incremental and compare:
-        raise UsageError("--compare is a full rebuild: leave out --incremental")
     settings = settings_of(home, config, debug)
-    mode = "incremental" if incremental else "compare" if compare else "full"
-    night = run_batch(settings, instant(as_of), config, lambda step: None if as_json else show.errors.print(f"  {step}"), mode)
+    night = run_batch(settings, instant(as_of), config, lambda step: None if as_json else show.errors.print(f"  {step}"))
     if night.exit_code:
         show.errors.print(f"twofold: {night.error}", style="red", markup=False, soft_wrap=True)
         raise Exit(night.exit_code)

@@ -22,15 +22,11 @@ class Night:
     error: str = ""
 
 
-def run_batch(
-    settings: Settings, as_of_ms: int | None, config: str | None, report: Callable[[str], None], mode: str = "full"
-) -> Night:
-    """Run one rebuild (``full``, ``incremental`` or ``compare``) to its end; ``report`` gets each step's name as it begins."""
+def run_batch(settings: Settings, as_of_ms: int | None, config: str | None, report: Callable[[str], None]) -> Night:
+    """Run one rebuild to its end; ``report`` gets the name of each step as it begins."""
     arguments = ["--home", str(settings.home_path)]
     if as_of_ms is not None:
         arguments += ["--as-of", str(as_of_ms)]
-    if mode != "full":
-        arguments += [f"--{mode}"]
     if config:
         arguments += ["--config", config]
     log = settings.home_path / "logs" / "batch.log"

@@ -1,9 +1,6 @@
 """The nightly rebuild: `archive` at a pinned version and its cut -> `state`, the wide tables, the snapshot file, one appended
 manifest row.
 
-A night is full, incremental (`incremental`: the parent's `state` ⊕ the slice since its cut) or compared (full, and held to what
-the incremental one would have written).
-
 Until that row is there nothing has happened: a crash at any step leaves the snapshot before it serving, and whatever the dead
 rebuild left behind is overwritten or removed by a later one.
 """
@@ -13,30 +10,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 from pyspark.sql import Observation
 from pyspark.sql import functions as F
 
 from twofold.catalogue import CATALOGUE
 from twofold.errors import RebuildRunning
+from twofold.events import REASONS
 from twofold.features import Catalogue
 from twofold.settings import Settings
 from twofold.spark.cut import Pinned, Survey, pin
 from twofold.spark.drift import audit
-from twofold.spark.incremental import compare_night, fold_night, pin_night
 from twofold.spark.published import append_row, write_version
-from twofold.spark.state_rows import STATE, ok_entries, state_rows, tasks_of
+from twofold.spark.session import cores
+from twofold.spark.state_rows import STATE, ok_entries, state_rows
 from twofold.spark.wide import write_wide
 from twofold.stores import snapshot_file
 from twofold.stores.manifest import rows
 from twofold.stores.one_writer import Writer, take_writer
-from twofold.stores.person_hash import PersonHash
 from twofold.stores.readable import readable
 from twofold.stores.snapshot_place import publish_snapshot, remove_published
 from twofold.views import ManifestRow
 
-Mode = Literal["full", "incremental", "compare"]
+#: Entries of one task: its sort then stays in memory.
+ENTRIES_PER_TASK = 250_000
 
 
 def _wall_ms() -> int:
@@ -44,10 +42,14 @@ def _wall_ms() -> int:
 
 
 def _counts(found: Survey, people: dict[str, Any]) -> dict[str, int]:
-    counts = found.counts()
+    ok = found.by_verdict.get("ok", 0)
+    rejected = {f"rejected_{reason}": found.by_verdict.get(reason, 0) for reason in REASONS}
     return {
-        **counts,
-        "duplicates": counts["ok"] - (people["entries"] or 0),
+        "entries": found.entries,
+        "ok": ok,
+        "rejected": found.entries - ok,
+        **{name: count for name, count in rejected.items() if count},
+        "duplicates": ok - (people["entries"] or 0),
         "persons": people["persons"],
         "facts": people["facts"] or 0,
     }
@@ -61,17 +63,21 @@ def rebuild(
     report: Callable[[str], None] = lambda _step: None,
     now_ms: Callable[[], int] = _wall_ms,
     catalogue: Catalogue = CATALOGUE,
-    mode: Mode = "full",
 ) -> ManifestRow:
     """Rebuild from the archive and publish; ``report`` gets each step as it begins, in order:
-    pin, state, compare (where the mode is ``compare``), wide, audit, snapshot, manifest, done.
+    pin, state, wide, audit, snapshot, manifest, done.
 
     ``as_of_ms`` (default: the largest broker time below the cut) only places the horizon.
     Raises :class:`RebuildRunning`, :class:`EmptyArchiveError`, :class:`ArchiveError`, :class:`CutRefused`,
-    :class:`PublishConflict`, :class:`IncrementalRefused`, :class:`IncrementalDiffers`; nothing is published then.
+    :class:`PublishConflict`; nothing is published then.
     """
     with take_writer(settings, "batch", RebuildRunning, "rebuild") as writer:
-        return _rebuild(spark, settings, as_of_ms, report, now_ms, catalogue, writer, mode)
+        return _rebuild(spark, settings, as_of_ms, report, now_ms, catalogue, writer)
+
+
+def tasks_of(entries: int) -> int:
+    """Tasks of the shuffle by person: at least one a core, each with entries that sort in memory."""
+    return max(cores(), -(-entries // ENTRIES_PER_TASK))
 
 
 def fold_state(pinned: Pinned, location: str) -> ManifestRow:
@@ -98,7 +104,6 @@ def _rebuild(
     now_ms: Callable[[], int],
     catalogue: Catalogue,
     writer: Writer,
-    mode: Mode,
 ) -> ManifestRow:
     def step(name: str) -> None:
         report(name)
@@ -106,15 +111,10 @@ def _rebuild(
         writer.confirm()
 
     step("pin")
-    night = pin_night(spark, settings, as_of_ms, catalogue) if mode == "incremental" else None
-    pinned = night.pinned if night else pin(spark, settings, as_of_ms, catalogue)
+    pinned = pin(spark, settings, as_of_ms, catalogue)
     step("state")
     state = settings.table("state")
-    row = fold_night(night, state) if night else fold_state(pinned, state)
-    if mode == "compare":
-        step("compare")
-        found = compare_night(spark, settings, pinned, row.tables["state"], PersonHash(settings.home_path))
-        row = replace(row, audit={**row.audit, "incremental": found})
+    row = fold_state(pinned, state)
     tasks = tasks_of(pinned.found.entries)
     if settings.batch.wide_tables:
         step("wide")

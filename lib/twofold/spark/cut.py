@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from twofold.catalogue import CATALOGUE
 from twofold.errors import ArchiveError, CutRefused, EmptyArchiveError
-from twofold.events import ADMISSION_VERSION, REASONS
+from twofold.events import ADMISSION_VERSION
 from twofold.features import Catalogue
 from twofold.settings import Settings
 from twofold.spark.admission import ADMITTED, admit
@@ -108,31 +108,6 @@ class Survey(NamedTuple):
     def entries(self) -> int:
         return sum(self.by_verdict.values())
 
-    def counts(self) -> dict[str, int]:
-        """As a manifest row counts them: ``entries``, ``ok``, ``rejected``, and the rejected by reason."""
-        ok = self.by_verdict.get("ok", 0)
-        rejected = {f"rejected_{reason}": self.by_verdict.get(reason, 0) for reason in REASONS}
-        return {
-            "entries": self.entries,
-            "ok": ok,
-            "rejected": self.entries - ok,
-            **{name: count for name, count in rejected.items() if count},
-        }
-
-    @classmethod
-    def of_row(cls, row: ManifestRow) -> Survey:
-        """What a published row says that lay below its cut."""
-        rejected = {reason: row.counts.get(f"rejected_{reason}", 0) for reason in REASONS}
-        return cls({"ok": row.counts["ok"], **rejected}, row.cut_time_ms)
-
-    def plus(self, other: Survey | None) -> Survey:
-        """Both of two disjoint ranges."""
-        if other is None:
-            return self
-        verdicts = {**self.by_verdict, **other.by_verdict}
-        added = {verdict: self.by_verdict.get(verdict, 0) + other.by_verdict.get(verdict, 0) for verdict in verdicts}
-        return Survey(added, max(self.newest_ms, other.newest_ms))
-
 
 def survey(judged: DataFrame) -> Survey | None:
     """``None`` when nothing lies there. Counts positions, not rows: a bit a position, 64 to a word."""
@@ -150,18 +125,6 @@ def survey(judged: DataFrame) -> Survey | None:
 
 
 # --- the pin -------------------------------------------------------------------------------------------------------
-class Span(NamedTuple):
-    """Where a rebuild begins and ends, before an entry is read.
-
-    ``parent`` is the snapshot before (``seq`` 0: none), ``archive`` the table at its pinned version, ``cut`` what it has committed.
-    """
-
-    parent: ManifestRow
-    archive: DataFrame
-    archive_version: int
-    cut: Offsets
-
-
 class Pinned(NamedTuple):
     """What one rebuild reads: the archive's judged entries below the cut, what is there, and the row it will publish.
 
@@ -176,13 +139,8 @@ class Pinned(NamedTuple):
     parent: ManifestRow
 
 
-def archive_at(spark: Any, settings: Settings, version: int) -> DataFrame:
-    """The archive as it was at a version."""
-    return spark.read.format("delta").option("versionAsOf", version).load(settings.table("archive"))
-
-
-def pin_span(spark: Any, settings: Settings, catalogue: Catalogue) -> Span:
-    """Raises :class:`EmptyArchiveError`, :class:`ArchiveError`, :class:`CutRefused`."""
+def pin(spark: Any, settings: Settings, as_of_ms: int | None = None, catalogue: Catalogue = CATALOGUE) -> Pinned:
+    """Pin the archive's version and its cut. Raises as :func:`rebuild` does for what it refuses."""
     log = shared_home_log(settings)
     archive = settings.table("archive")
     parent = current(settings.table("manifest")) or empty_manifest(log.log_start, catalogue.version)
@@ -190,53 +148,26 @@ def pin_span(spark: Any, settings: Settings, catalogue: Catalogue) -> Span:
         raise EmptyArchiveError(
             f"there is no archive at {archive} yet: start it with `twofold up`, send events, then run the batch"
         )
-    version = open_table(archive).version()
-    cut = chained_cut(committed_ranges(archive, version), log)
+    archive_version = open_table(archive).version()
+    cut = chained_cut(committed_ranges(archive, archive_version), log)
     follow_parent(cut, parent)
-    return Span(parent, archive_at(spark, settings, version), version, cut)
-
-
-def pinned_span(
-    span: Span, judged: DataFrame, found: Survey, settings: Settings, catalogue: Catalogue, as_of_ms: int | None
-) -> Pinned:
-    """The pin with the row that will be published, without tables and counts; ``as_of_ms`` defaults to the newest broker time."""
-    parent, seq = span.parent, span.parent.seq + 1
+    entries = spark.read.format("delta").option("versionAsOf", archive_version).load(archive)
+    judged = judged_entries(entries, cut)
+    found = survey(judged)
+    if found is None:
+        raise EmptyArchiveError("the archive holds no entry yet: send events, `twofold wait`, then run the batch")
+    seq = parent.seq + 1
     as_of = found.newest_ms if as_of_ms is None else as_of_ms
     row = ManifestRow(
         seq=seq,
         snapshot=f"s{seq:08d}-{secrets.token_hex(4)}",
-        cut=span.cut,
+        cut=cut,
         version=catalogue.version,
         as_of_ms=as_of,
         horizon_ms=catalogue.horizon(as_of, settings.batch.late_grace_days),
         cut_time_ms=found.newest_ms,
-        topics=(*parent.topics, *sorted({key.topic_id for key in span.cut} - set(parent.topics))),
+        topics=(*parent.topics, *sorted({key.topic_id for key in cut} - set(parent.topics))),
         parent=parent.seq or None,
-        archive_version=span.archive_version,
+        archive_version=archive_version,
     )
-    return Pinned(judged, found, row, catalogue, span.archive, parent)
-
-
-def pin(spark: Any, settings: Settings, as_of_ms: int | None = None, catalogue: Catalogue = CATALOGUE) -> Pinned:
-    """Pin the archive's version and its cut. Raises as :func:`rebuild` does for what it refuses."""
-    span = pin_span(spark, settings, catalogue)
-    judged = judged_entries(span.archive, span.cut)
-    found = survey(judged)
-    if found is None:
-        raise EmptyArchiveError("the archive holds no entry yet: send events, `twofold wait`, then run the batch")
-    return pinned_span(span, judged, found, settings, catalogue, as_of_ms)
-
-
-def slice_of(spark: Any, settings: Settings, archive: DataFrame, cut: Offsets, parent: ManifestRow) -> DataFrame:
-    """Judged entries in ``[parent.cut, cut)``, read from the files that the archive has since the parent's version.
-
-    A file that was there already holds nothing of the slice: a commit's entries lie in the range that the commit names. Files
-    that maintenance wrote anew are read too, and their old entries left out by position.
-    """
-    if parent.archive_version is None:
-        return judged_entries(archive, cut, parent.cut)
-    known = set(archive_at(spark, settings, parent.archive_version).inputFiles())
-    files = [file for file in archive.inputFiles() if file not in known]
-    # Plain Parquet: the archive has neither deletion vectors nor column mapping nor partitions.
-    since = spark.read.schema(archive.schema).parquet(*files) if files else archive.limit(0)
-    return judged_entries(since, cut, parent.cut)
+    return Pinned(judged, found, row, catalogue, entries, parent)

@@ -26,11 +26,7 @@ MANIFEST_COLUMNS = (
     ("topics", "array<string>", "topic ids by first appearance in the manifests"),
     ("archive_version", "bigint", "version of `archive` that was read"),
     ("tables", "map<string,bigint>", "version of every published table"),
-    (
-        "counts",
-        "map<string,bigint>",
-        "persons, entries, ok, rejected (in all and by reason), duplicates, facts; rows_recomputed: of a night",
-    ),
+    ("counts", "map<string,bigint>", "persons, entries, ok, rejected (in all and by reason), duplicates, facts"),
     ("validation", "string", "results of the validation gate, JSON"),
     ("audit", "string", "results of the audit, JSON"),
     ("published_ms", "bigint", "when the row was written, epoch ms"),

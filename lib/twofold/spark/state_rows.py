@@ -10,7 +10,6 @@ from pyspark.sql import functions as F
 from twofold.features import Catalogue
 from twofold.spark.admission import FACTS_TYPE
 from twofold.spark.lower import BODY, ENVELOPE, Fold
-from twofold.spark.session import cores
 
 #: Columns of an ok entry. ``topic`` is its ordinal by first appearance in the manifests.
 ENTRY = ("person", "event_id", "at_ms", "broker_ms", "topic", "partition", "offset", "channel", "device", "facts")
@@ -18,15 +17,7 @@ ENTRY = ("person", "event_id", "at_ms", "broker_ms", "topic", "partition", "offs
 RECENT = ("at_ms", "event_id", "broker_ms", "topic", "partition", "offset", "channel", "device", "facts")
 STATE = ("person", "older", "older_json", "older_ids", "recent")
 
-#: Entries of one task: its sort then stays in memory.
-ENTRIES_PER_TASK = 250_000
-
 _BODY_TYPE = FACTS_TYPE.removeprefix("array<").removesuffix(">")
-
-
-def tasks_of(entries: int) -> int:
-    """Tasks of the shuffle by person: at least one a core, each with entries that sort in memory."""
-    return max(cores(), -(-entries // ENTRIES_PER_TASK))
 
 
 def ok_entries(judged: DataFrame, topics: Sequence[str]) -> DataFrame:
@@ -41,7 +32,7 @@ def winners(entries: DataFrame) -> DataFrame:
     return entries.withColumn("_copy", F.row_number().over(order)).where(F.col("_copy") == 1).drop("_copy")
 
 
-def _items(horizon_ms: Column | int) -> Column:
+def _items(horizon_ms: int) -> Column:
     """What the aggregate reads of an entry: before the horizon a row a fact, since it one row with the whole entry.
 
     The entry travels inside the item: beside it, an order of a thousand products would be copied a thousand times.
@@ -59,7 +50,7 @@ def _items(horizon_ms: Column | int) -> Column:
     return F.when(F.col("at_ms") < horizon_ms, older).otherwise(whole)
 
 
-def state_rows(entries: DataFrame, catalogue: Catalogue, horizon_ms: Column | int, partitions: int) -> DataFrame:
+def state_rows(entries: DataFrame, catalogue: Catalogue, horizon_ms: int, partitions: int) -> DataFrame:
     """Columns of ``STATE`` from ok entries (columns of ``ENTRY``): facts before the horizon folded, later ones kept.
 
     Sorted by person within each of ``partitions`` partitions; also ``_entries`` and ``_facts``, what the person's winners hold.

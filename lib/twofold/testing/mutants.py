@@ -15,13 +15,11 @@ import msgspec
 import numpy as np
 
 from twofold import merge as merge_room
-from twofold.columns import id_hash
 from twofold.contiguity import Contiguity
 from twofold.events import Entry, make_entry
 from twofold.features import Catalogue
 from twofold.rankings import Top, Weight
 from twofold.states import Kind, Latest, Mark, MoneySum
-from twofold.testing import slices
 from twofold.testing.world import Message, Parts, World
 from twofold.timeline import EMPTY_OFFSETS, Offsets, PartitionKey
 from twofold.views import HotView, ManifestRow, PersonSnapshot
@@ -235,31 +233,6 @@ def conflict_in_lifetime_only() -> Iterator[Parts]:
         yield Parts()
 
 
-@contextmanager
-def night_drops_folded_copies() -> Iterator[Parts]:
-    """An incremental night takes every new entry whose id is folded for a copy that loses."""
-
-    def unfolded(_row: Any, _before: Any, known: PersonSnapshot, came: Iterable[Entry], _entries: Any) -> list[Entry]:
-        folded = set(known.older_ids.tolist())
-        return [entry for entry in came if id_hash(entry.event_id or "") not in folded]
-
-    with patch.object(slices, "_unfolded", unfolded):
-        yield Parts()
-
-
-@contextmanager
-def night_without_crossing() -> Iterator[Parts]:
-    """An incremental night looks at the persons of the slice only, not at those whose facts the new horizon passes."""
-    add: Callable[..., PersonSnapshot] = slices._added
-
-    def added(catalogue: Catalogue, row: ManifestRow, known: PersonSnapshot, won: list[Entry]) -> PersonSnapshot:
-        came = len(won) != known.recent.n_entries
-        return add(catalogue, row, known, won) if came else known
-
-    with patch.object(slices, "_added", added):
-        yield Parts()
-
-
 #: name -> mutant
 MUTANTS: dict[str, Mutant] = {
     "event-time cut": event_time_cut,
@@ -278,6 +251,4 @@ MUTANTS: dict[str, Mutant] = {
     "log start re-read": log_start_reread,
     "versions of facts only": versions_of_facts_only,
     "conflict in lifetime fields only": conflict_in_lifetime_only,
-    "night drops folded copies": night_drops_folded_copies,
-    "night without crossing": night_without_crossing,
 }

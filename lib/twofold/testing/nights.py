@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,15 +11,14 @@ from twofold.columns import Fact, FactColumns, facts_of, id_hash
 from twofold.errors import CutRefused, EmptyArchiveError
 from twofold.events import Entry
 from twofold.features import Catalogue
-from twofold.merge import Rank, rank
 from twofold.stores.memory import MemorySnapshot
-from twofold.timeline import Offsets
+from twofold.timeline import Offsets, PartitionKey
 from twofold.views import ManifestRow, PersonSnapshot
 
 LATE_GRACE_DAYS = 5
 
 
-def night_row(
+def rebuild(
     catalogue: Catalogue,
     version: str,
     entries: Iterable[Entry],
@@ -28,21 +27,36 @@ def night_row(
     snapshot: str,
     as_of_ms: int | None = None,
     late_grace_days: int = LATE_GRACE_DAYS,
-) -> ManifestRow:
-    """The row of a night at ``cut``; ``as_of_ms`` defaults to the largest broker time below it.
+) -> MemorySnapshot:
+    """Fold every entry below ``cut`` (admitted under ``version``, in any order) into a snapshot and its manifest row.
 
-    Raises :class:`CutRefused` when the cut goes backwards and :class:`EmptyArchiveError` when nothing lies below it.
+    ``as_of_ms`` defaults to the largest broker time below the cut. Raises :class:`CutRefused` when the cut goes backwards and
+    :class:`EmptyArchiveError` when nothing lies below it.
     """
     behind = cut.behind(parent.cut)
     if behind:
         raise CutRefused(f"the cut goes backwards in {behind}: the snapshot {parent.snapshot} keeps serving")
-    below = [entry for entry in entries if cut.holds(entry.position)]
-    if not below:
+    topics = tuple(dict.fromkeys((*parent.topics, *(key.topic_id for key in cut))))
+    ordinals = {topic: place for place, topic in enumerate(topics)}
+    best: dict[tuple[str, str], tuple[tuple[int, int, int, int], Entry]] = {}
+    cut_time_ms = -1
+    counts = {"ok": 0, "rejected": 0}
+    for entry in entries:
+        if entry.offset >= cut.next(PartitionKey(entry.topic_id, entry.partition)):
+            continue
+        cut_time_ms = max(cut_time_ms, entry.broker_ms)
+        counts["ok" if entry.verdict == "ok" else "rejected"] += 1
+        if entry.verdict != "ok":
+            continue
+        assert entry.person is not None and entry.event_id is not None
+        order = (entry.broker_ms, ordinals[entry.topic_id], entry.partition, entry.offset)
+        key = (entry.person, entry.event_id)
+        if key not in best or order < best[key][0]:
+            best[key] = (order, entry)
+    if cut_time_ms < 0:
         raise EmptyArchiveError("nothing lies below the cut: send events, wait, then run the batch")
-    ok = sum(entry.verdict == "ok" for entry in below)
-    cut_time_ms = max(entry.broker_ms for entry in below)
     as_of = cut_time_ms if as_of_ms is None else as_of_ms
-    return ManifestRow(
+    row = ManifestRow(
         seq=parent.seq + 1,
         snapshot=snapshot,
         cut=cut,
@@ -50,38 +64,13 @@ def night_row(
         as_of_ms=as_of,
         horizon_ms=catalogue.horizon(as_of, late_grace_days),
         cut_time_ms=cut_time_ms,
-        topics=tuple(dict.fromkeys((*parent.topics, *(key.topic_id for key in cut)))),
+        topics=topics,
         parent=parent.seq,
-        counts={"ok": ok, "rejected": len(below) - ok},
+        counts=counts,
     )
-
-
-def first_copies(row: ManifestRow, entries: Iterable[Entry]) -> list[Entry]:
-    """One entry a (person, event id): the lowest of the ok ones."""
-    best: dict[tuple[str | None, str | None], tuple[Rank, Entry]] = {}
-    for entry in entries:
-        if entry.verdict == "ok":
-            key, order = (entry.person, entry.event_id), rank(entry, row)
-            if key not in best or order < best[key][0]:
-                best[key] = (order, entry)
-    return [entry for _order, entry in best.values()]
-
-
-def rebuild(
-    catalogue: Catalogue,
-    version: str,
-    entries: Sequence[Entry],
-    cut: Offsets,
-    parent: ManifestRow,
-    snapshot: str,
-    as_of_ms: int | None = None,
-    late_grace_days: int = LATE_GRACE_DAYS,
-) -> MemorySnapshot:
-    """Fold every entry below ``cut`` (admitted under ``version``, in any order) into a snapshot. Raises as :func:`night_row`."""
-    row = night_row(catalogue, version, entries, cut, parent, snapshot, as_of_ms, late_grace_days)
     persons: dict[str, list[Entry]] = {}
-    for entry in first_copies(row, (entry for entry in entries if cut.holds(entry.position))):
-        persons.setdefault(entry.person or "", []).append(entry)
+    for (person, _event_id), (_order, entry) in best.items():
+        persons.setdefault(person, []).append(entry)
     return MemorySnapshot(row, {person: fold_night(catalogue, row, won).pack() for person, won in persons.items()})
 
 

@@ -18,7 +18,6 @@ from twofold.record import Record, make_record
 from twofold.testing import oracle
 from twofold.testing.nights import LATE_GRACE_DAYS
 from twofold.testing.script import PERSONS, START_MS, WIDTHS_MS, Script, Step
-from twofold.testing.slices import first_difference
 from twofold.testing.world import CATALOGUES, Parts, World
 from twofold.timeline import DAY_MS, Offsets
 from twofold.views import HotView, ManifestRow
@@ -35,23 +34,18 @@ class Wrong(AssertionError):
 
 @dataclass
 class Tally:
-    """What was read: how many, by which state, how often a field was in conflict, how often two snapshots answered alike.
-
-    ``nights``: incremental ones, each held to the full rebuild beside it.
-    """
+    """What was read: how many, by which state, how often a field was in conflict, how often two snapshots answered alike."""
 
     reads: int = 0
     states: Counter[str] = field(default_factory=Counter)
     conflicts: int = 0
     pairs: int = 0
-    nights: int = 0
 
     def add(self, other: Tally) -> None:
         self.reads += other.reads
         self.states.update(other.states)
         self.conflicts += other.conflicts
         self.pairs += other.pairs
-        self.nights += other.nights
 
 
 class Read(NamedTuple):
@@ -166,18 +160,6 @@ class Simulation:
         else:
             operation: Callable[[Random], None] = getattr(world, step.op)
             operation(rng)
-        if step.op == "night":
-            self._hold_nights()
-
-    def _hold_nights(self) -> None:
-        """An incremental night holds what the full rebuild beside it does."""
-        for name, full in self.world.doubles.items():
-            if name in self.world.snapshots:
-                self.tally.nights += 1
-                person = first_difference(self.world.snapshots[name], full)
-                if person is not None:
-                    raise Wrong(f"the incremental night {name} and a full rebuild differ in {person}")
-        self.world.doubles.clear()
 
     def _instant(self, rng: Random, person: str, row: ManifestRow) -> int:
         choice = rng.random()

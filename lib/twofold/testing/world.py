@@ -6,7 +6,6 @@ product: admission, contiguity, the hot store in memory, the nightly fold, and t
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -14,13 +13,12 @@ from typing import NamedTuple
 
 from twofold.catalogue import CATALOGUE, FEATURES, PRIMARIES
 from twofold.contiguity import Contiguity
-from twofold.errors import EmptyArchiveError, IncrementalRefused
+from twofold.errors import EmptyArchiveError
 from twofold.events import ADMISSION_VERSION, Entry, decode_entry, encode_entry, make_entry
 from twofold.features import Catalogue
 from twofold.stores.memory import MemoryHot, MemorySnapshot
 from twofold.stores.readable import lowest_cut
 from twofold.testing.nights import rebuild
-from twofold.testing.slices import extend
 from twofold.timeline import DAY_MS, Offsets, PartitionKey, Position
 from twofold.views import Heartbeat, HotView, ManifestRow, PersonSnapshot, empty_manifest
 
@@ -69,7 +67,6 @@ class Parts:
 
     admit: Callable[[str, Message, int], Entry] = admit_under
     contiguity: Callable[[int], Contiguity] = Contiguity
-    extend: Callable[..., MemorySnapshot] = extend
     trim_cut: Callable[[Sequence[ManifestRow], int], Offsets | None] = lowest_cut
     log_start: Callable[[World], Offsets] = stored_log_start
     low_read_first: bool = False
@@ -113,8 +110,6 @@ class World:
         start = Offsets({key: part.start for key, part in self.log.items()})
         self.rows: list[ManifestRow] = [empty_manifest(start, self.version)]
         self.snapshots: dict[str, MemorySnapshot] = {"empty": MemorySnapshot(self.rows[0])}
-        #: the full rebuild beside each incremental one, by name
-        self.doubles: dict[str, MemorySnapshot] = {}
         self._persons: dict[tuple[str, str], PersonSnapshot | None] = {}
         self.hot = MemoryHot(start)
         self.hot_version = self.version
@@ -316,10 +311,7 @@ class World:
 
     # --- the batch --------------------------------------------------------------------------------------------------------------
     def night(self, rng: Random) -> None:
-        """A rebuild at a random cut and as_of, incremental unless that is refused: the full one is then kept as its double.
-
-        It may crash before the manifest's row, and then nothing has happened.
-        """
+        """A rebuild at a random cut and as_of; it may crash before the manifest's row, and then nothing has happened."""
         parent = self.rows[-1]
         keys = [key for key in self.keys() if key.topic_id in parent.topics]
         far = rng.random() < 0.4
@@ -339,10 +331,6 @@ class World:
             snapshot = rebuild(CATALOGUES[self.version], self.version, entries, cut, parent, name, as_of)
         except EmptyArchiveError:
             return
-        with contextlib.suppress(IncrementalRefused):
-            before = replace(self.snapshots[parent.snapshot], row=parent)
-            extended = self.parts.extend(CATALOGUES[self.version], self.version, entries, cut, before, name, as_of)
-            self.doubles[name], snapshot = snapshot, extended
         if crash == 0:
             return
         self.snapshots[name] = snapshot
