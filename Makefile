@@ -19,7 +19,7 @@ tools:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 (Debian: python3.11 python3.11-venv), or set PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11: set PYTHON=..."; exit 1; }
 	@command -v java >/dev/null || { echo "java is missing: install Java 17 (Debian: openjdk-17-jre-headless)"; exit 1; }
-	@java -version 2>&1 | grep -q 'version "17' || { echo "java is not Java 17 (Debian: openjdk-17-jre-headless): $$(java -version 2>&1 | grep version)"; exit 1; }
+	@java -version 2>&1 | head -n 1 | grep -q '"17' || { echo "java is not Java 17 (Debian: openjdk-17-jre-headless): $$(java -version 2>&1 | head -n 1)"; exit 1; }
 	@command -v mvn >/dev/null || { echo "mvn is missing: install Maven (Debian: maven)"; exit 1; }
 
 $(VENV)/.done: requirements.lock pyproject.toml | tools
@@ -39,7 +39,7 @@ demo: setup  ## the main job: feed, nightly batch in the middle, records before 
 	@$(BIN)/twofold demo --home $(HOME_DIR) --data $(DATA) $(if $(FROM),--from $(FROM))
 
 test: setup lint  ## every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup --max-worker-restart 0
 
 quick: setup  ## tests without Spark and without a broker, under a minute
 	@HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -m "not spark and not e2e and not slow"
