@@ -205,3 +205,17 @@ def test_table_refuses_in_one_line(night, capsys, arguments, code, says):
     home, _log, _row = night
     found, lines, error = run(capsys, home, *arguments)
     assert (found, lines) == (code, []) and says in error and error.count("\n") == 1
+
+
+def test_a_table_without_rows_is_a_version_of_every_night(spark, tmp_path):
+    """A shop without e-mail has no campaign, tonight as last night: nothing is overwritten by nothing, and it is published."""
+    home = Settings(home=str(tmp_path))
+    write_home_log(home.home_path, HomeLog(TOPIC, offsets(0, 0, 0), 1))
+    versions = []
+    for number in range(2):
+        ends = offsets(number, 0, 0), offsets(number + 1, 0, 0)
+        commit(spark, home, [archive_row(page(number))], *ends)
+        row = rebuild(spark, home, catalogue=FEW)
+        versions.append(row.tables["wide_campaign"])
+        assert delta_rows(home, row, "wide_campaign") == []
+    assert versions[0] < versions[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import asdict
 from typing import Any
 
@@ -49,6 +50,9 @@ def write_version(frame: DataFrame, location: str, snapshot: str) -> int:
     writer = frame.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
     for key, value in PROPERTIES.items():
         writer = writer.option(key, value)
+    # A transaction makes an overwrite of nothing by nothing a commit too, which Delta else leaves out. Its id is of this one write:
+    # under an id that was seen before, rows would be dropped without a word.
+    writer = writer.option("txnAppId", f"version-{uuid.uuid4().hex}").option("txnVersion", 0)
     writer.option("userMetadata", json.dumps({"snapshot": snapshot})).save(location)
     table = open_table(location)
     (commit,) = table.history(1)
