@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,8 @@ def _commit(spark: Any, settings: Settings, source: Any, start: int, end: int) -
     rows.write.format("delta").mode("append").option("userMetadata", metadata).save(settings.table("archive"))
 
 
-def measure(events: int, nights: tuple[int, ...]) -> list[dict[str, object]]:
+def measure(events: int, nights: tuple[int, ...]) -> Iterator[dict[str, object]]:
     """Raises ``AssertionError`` when a night and its full rebuild differ."""
-    out: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(home=folder)
         spark = open_session(settings, "bench", spark__driver__memory="3g")
@@ -79,25 +78,22 @@ def measure(events: int, nights: tuple[int, ...]) -> list[dict[str, object]]:
             counts = rows["night"].counts
             recomputed = counts["rows_recomputed"]
             (night_s, night_cpu_s), (full_s, full_cpu_s) = took["night"], took["full"]
-            out.append(
-                {
-                    "nights": count,
-                    "events": end,
-                    "slice_entries": end - ends[0],
-                    "persons": counts["persons"],
-                    "rows_recomputed": recomputed,
-                    "rows_copied": counts["persons"] - recomputed,
-                    "cores": cores(),
-                    "night_s": round(night_s, 1),
-                    "full_s": round(full_s, 1),
-                    "ratio": round(night_s / full_s, 2),
-                    "night_cpu_s": round(night_cpu_s, 1),
-                    "full_cpu_s": round(full_cpu_s, 1),
-                    "cpu_ratio": round(night_cpu_s / full_cpu_s, 2),
-                }
-            )
+            yield {
+                "nights": count,
+                "events": end,
+                "slice_entries": end - ends[0],
+                "persons": counts["persons"],
+                "rows_recomputed": recomputed,
+                "rows_copied": counts["persons"] - recomputed,
+                "cores": cores(),
+                "night_s": round(night_s, 1),
+                "full_s": round(full_s, 1),
+                "ratio": round(night_s / full_s, 2),
+                "night_cpu_s": round(night_cpu_s, 1),
+                "full_cpu_s": round(full_cpu_s, 1),
+                "cpu_ratio": round(night_cpu_s / full_cpu_s, 2),
+            }
         spark.stop()
-    return out
 
 
 def _best(measured: Callable[[Callable[[], object]], tuple[float, float]], work: Callable[[], object]) -> tuple[float, float]:

@@ -68,9 +68,9 @@ class System:
     def wait(self, timeout_s: float = 240) -> None:
         wait_for_log_end(self.settings, timeout_s)
 
-    def batch(self, as_of_ms: int | None = None) -> dict[str, Any]:
+    def batch(self, as_of_ms: int | None = None, *options: str) -> dict[str, Any]:
         more = ["--as-of", str(as_of_ms)] if as_of_ms is not None else []
-        return json.loads(self.twofold("batch", "--json", *more).stdout.strip().splitlines()[-1])
+        return json.loads(self.twofold("batch", "--json", *more, *options).stdout.strip().splitlines()[-1])
 
     def kill(self, part: str) -> None:
         """kill -9 of a part's whole process group, and the wait until `up` has it running again."""

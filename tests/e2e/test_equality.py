@@ -13,6 +13,7 @@ from tests.e2e.equality import Truth, conserved, differences, topics
 from tests.golden.duck import duck_values
 from twofold.local.convert import CONVERTERS, encode_event
 from twofold.reader import Reader
+from twofold.stores.manifest import current
 from twofold.testing.hostile import corpus
 from twofold.timeline import DAY_MS, HOUR_MS
 
@@ -36,8 +37,11 @@ def _instants(as_of: int, edge: int) -> list[int]:
     ]
 
 
-def _two_nights(system: System, lines: list[bytes], as_of_at: int | None, sample: int) -> None:
-    """Feed, rebuild in the middle, feed on; rebuild again while events flow: no difference at any instant, from any snapshot."""
+def _two_nights(system: System, lines: list[bytes], as_of_at: int | None, sample: int, *second_night: str) -> None:
+    """Feed, rebuild in the middle, feed on; rebuild again while events flow: no difference at any instant, from any snapshot.
+
+    ``second_night``: options of the second rebuild.
+    """
     half, more = len(lines) // 2, len(lines) * 3 // 4
     system.send(lines[:half])
     system.wait()
@@ -57,7 +61,7 @@ def _two_nights(system: System, lines: list[bytes], as_of_at: int | None, sample
 
     feeding = threading.Thread(target=system.send, args=(lines[more:],))
     feeding.start()
-    second = system.batch(as_of + DAY_MS)
+    second = system.batch(as_of + DAY_MS, *second_night)
     feeding.join()
     assert second["seq"] == 2
     # The batch said so of itself, too, over everyone: its two ways to the second snapshot agree.
@@ -94,7 +98,8 @@ def test_the_shop_and_a_hostile_corpus(fresh: System) -> None:
     lines = [encode_event(event) for event in CONVERTERS["shop"](None, seed=11, persons=500, events=12_000, shuffle=200)]
     hostile = [value for _name, value in corpus() if value and b"\n" not in value and len(value) < 1_900_000]
     middle = len(lines) // 3
-    _two_nights(fresh, lines[:middle] + hostile + lines[middle:], None, sample=100)
+    _two_nights(fresh, lines[:middle] + hostile + lines[middle:], None, 100, "--incremental")
+    assert current(fresh.settings.table("manifest")).counts["rows_recomputed"] > 0
     conserved(fresh, fresh.log())
     # Lines end at LF only: a rejected entry may hold any other separator.
     rejected = fresh.twofold("quarantine", "--json").stdout.rstrip("\n").split("\n")
@@ -109,7 +114,7 @@ def test_online_retail(fresh: System, tmp_path: Path) -> None:
     lines = [encode_event(event) for event in events]
     assert len(lines) > 28_000
     noon = 1_275_393_600_000  # 2010-06-01T12:00:00Z, inside the set
-    _two_nights(fresh, lines, noon, sample=50)
+    _two_nights(fresh, lines, noon, 50)
     t = noon + 120 * DAY_MS
     file = tmp_path / "lines.jsonl"
     file.write_bytes(b"\n".join(lines) + b"\n")
