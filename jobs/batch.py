@@ -17,8 +17,8 @@ from twofold.timeline import read_time
 
 def main() -> int:
     from twofold.spark.batch import rebuild
-    from twofold.spark.published import row_json
     from twofold.spark.session import open_session
+    from twofold.stores.manifest import row_json
 
     def more(parser: ArgumentParser) -> None:
         parser.add_argument("--as-of", help="instant that places the horizon")

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from twofold import show
-from twofold.commands import cluster, events, night, records, system, tables
+from twofold.commands import cluster, events, night, records, retention, system, tables
 from twofold.commands.options import is_debug, set_debug
 from twofold.errors import TwofoldError
 
@@ -32,6 +32,7 @@ ROOMS = (
     system,
     events,
     night,
+    retention,
     records,
     tables,
     cluster,

@@ -76,6 +76,10 @@ class PublishConflict(PublishRefused):
     """The manifest row of this sequence number is another writer's."""
 
 
+class RollbackRefused(PublishRefused):
+    """An old snapshot cannot be current again: what it needs is gone, or it is of another definition."""
+
+
 class CutRefused(PublishRefused):
     """The cut goes backwards, lacks a partition, or the topic id changed."""
 

@@ -90,6 +90,15 @@ class BatchSettings(_Room):
     )
 
 
+class RetentionSettings(_Room):
+    orphan_hours: int = Field(
+        24, ge=1, description="age at which a data file that no commit names is a dead write's; longer than the longest rebuild"
+    )
+    stream_days: int = Field(
+        7, ge=1, description="how long files stay that a table of a stream let go of; a stream that stood longer begins anew"
+    )
+
+
 class ServingSettings(_Room):
     fresh_max_lag_ms: int = Field(5_000, ge=0, description="a record that may lie further behind the log than this is `stale`")
     manifest_poll_ms: int = Field(1_000, ge=0, description="how often a long-lived reader looks for a newer snapshot")
@@ -169,6 +178,7 @@ class Settings(_Room):
     follower: FollowerSettings = Field(default_factory=FollowerSettings)
     hot: HotSettings = Field(default_factory=HotSettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)
     local: LocalSettings = Field(default_factory=LocalSettings)
     spark: SparkSettings = Field(default_factory=SparkSettings)

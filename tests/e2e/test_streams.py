@@ -27,6 +27,7 @@ from twofold.local.project import ROOT, child_environment, spark_submit
 from twofold.settings import Settings
 from twofold.stores.archive_entries import archive_entries
 from twofold.stores.archive_log import archive_end, committed_ranges, quarantine
+from twofold.stores.archive_requests import ask_compact, ask_delete, wait_answer
 from twofold.stores.ready import read_ready, ready_file
 from twofold.testing.hostile import corpus
 from twofold.testing.hostile_values import event
@@ -288,6 +289,29 @@ def test_the_archive_keeps_what_was_sent_and_stays_readable(system):
         row = by_place[(record.partition, record.offset)]
         assert (row["key"], row["value"]) == (record.key, record.value)
         assert [(h["key"], h["value"]) for h in row["headers"]] == record.headers
+
+
+def test_the_archive_deletes_and_compacts_when_it_is_asked_to(system):
+    """From here on the archive is not the whole log any more."""
+    home, location = system.settings.home_path, system.settings.table("archive")
+    doomed = sorted(row.position for row in system.archived())[:2]
+    system.start("archive")
+    system.send(entries(300, 12))
+    asked = [ask_delete(home, doomed), ask_compact(home)]
+    deleted, compacted = (wait_answer(home, request, _PATIENCE_S, lambda: True) for request in asked)
+    assert deleted == {"deleted": 2} and compacted["removed"] > compacted["added"]
+    archive_passes(system)
+    # An idle stream answers too, and what is gone is gone.
+    assert wait_answer(home, ask_delete(home, doomed), _PATIENCE_S, lambda: True) == {"deleted": 0}
+    system.send(entries(100, 13))
+    archive_passes(system)
+    system.stop("archive")
+    assert {row.position for row in system.archived()} == system.expected().keys() - set(doomed)
+    reached = ensure_home(system.settings).log_start
+    for one in committed_ranges(location):
+        assert one.start == reached
+        reached = one.end
+    assert reached == archive_end(location) == system.log_end()
 
 
 def test_speed_reads_a_partition_that_the_topic_grew(system):

@@ -19,7 +19,7 @@ from twofold.events import ADMISSION_VERSION, Entry, FactBody, admit, make_entry
 from twofold.features import Catalogue
 from twofold.settings import Settings
 from twofold.spark.batch import rebuild
-from twofold.spark.published import append_row
+from twofold.spark.published import append_row, write_version
 from twofold.spark.tables import ARCHIVE_COLUMNS, create_archive
 from twofold.stores.home_log import HomeLog, write_home_log
 from twofold.stores.manifest import current, rows
@@ -242,6 +242,12 @@ def test_state_is_typed_and_readable_without_spark(spark, home):
     assert older.field("revenue_lifetime").type == pa.map_(pa.string(), pa.decimal128(38, 0))
     protocol = DeltaTable(home.table("state")).protocol()
     assert (protocol.min_reader_version, protocol.min_writer_version) == (1, 2)
+
+
+def test_a_table_without_rows_is_a_version_too(spark, home):
+    nothing = spark.createDataFrame([], "person string")
+    versions = [write_version(nothing, home.table("nothing"), f"s{number}") for number in range(3)]
+    assert versions == [0, 1, 2]
 
 
 # --- refusals -----------------------------------------------------------------------------------------------------------------

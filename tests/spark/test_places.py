@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,15 +13,17 @@ import pytest
 from tests.e2e.conftest import wait_for
 from tests.s3 import BUCKET, object_store
 from twofold.catalogue import VERSION
-from twofold.errors import RebuildRunning, SecondWriter, WriterFenced
+from twofold.errors import RebuildRunning, SecondWriter, StoreError, WriterFenced
 from twofold.kafka.home import ensure_home
 from twofold.kafka.produce import send
 from twofold.kafka.topics import create_topics, log_offsets
 from twofold.local.broker import Broker
 from twofold.reader import Reader
 from twofold.settings import Settings
+from twofold.spark import maintain
 from twofold.spark.archive import start_archive
 from twofold.spark.batch import rebuild
+from twofold.spark.published import append_row
 from twofold.stores import one_writer
 from twofold.stores.archive_entries import archive_entries
 from twofold.stores.archive_log import archive_end, committed_ranges
@@ -28,7 +31,11 @@ from twofold.stores.files import folder
 from twofold.stores.manifest import current, rows
 from twofold.stores.one_writer import release_writers, take_writer
 from twofold.stores.places import hadoop_conf, open_table
+from twofold.stores.rollback import roll_back
+from twofold.stores.table_files import check_whole
+from twofold.stores.vacuum import vacuum
 from twofold.testing.oracle import by_person, record_of, winners
+from twofold.timeline import DAY_MS, HOUR_MS
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -147,3 +154,22 @@ def test_a_second_driver_is_refused_and_a_fenced_one_publishes_nothing(on_s3, la
     with pytest.raises(WriterFenced, match="another rebuild has taken over"):
         rebuild(on_s3, writes, report=overtaken)
     assert rows(writes.table("manifest")) == before
+
+
+def test_rollback_and_vacuum_where_only_spark_may_write(on_s3, lake) -> None:
+    writes = lake("writes")
+    (first,) = rows(writes.table("manifest"))
+    append_row(on_s3, writes.table("manifest"), replace(first, seq=2, snapshot="s00000002-bad", parent=1))
+    with pytest.raises(StoreError, match="written by Spark only"):
+        roll_back(writes, 1, VERSION, 77)
+    row = maintain.roll_back(on_s3, writes, 1)
+    assert row == replace(first, seq=3, parent=2, published_ms=row.published_ms) == current(writes.table("manifest"))
+    state = folder(writes.table("state"))
+    state.write("part-dead.parquet", b"half")
+    names = {name for name in state.walk() if name.endswith(".parquet")}
+    now_ms = row.published_ms
+    assert {one.place: one.files for one in vacuum(writes, now_ms)}["state"] == 0
+    later_ms = now_ms + writes.retention.orphan_hours * HOUR_MS + DAY_MS
+    assert {one.place: one.files for one in vacuum(writes, later_ms)}["state"] == 1
+    assert {name for name in state.walk() if name.endswith(".parquet")} == names - {"part-dead.parquet"}
+    check_whole(writes.table("state"), row.tables["state"])

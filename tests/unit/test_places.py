@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -101,13 +102,16 @@ def files(request, tmp_path, store) -> Folder:
 
 def test_files_of_a_place(files: Folder, tmp_path: Path) -> None:
     assert isinstance(files, LocalFolder | S3Folder)
-    assert files.read("a") is None and files.names() == files.names("sub") == []
+    assert files.read("a") is None and files.names() == files.names("sub") == [] and files.walk() == {}
     assert not files.get("a", tmp_path / "copy") and not (tmp_path / "copy").exists()
     files.write("a", b"one")
     files.write("a", b"two")
     files.write("sub/b", b"three")
     files.write("sub/deep/c", b"four")
     assert files.read("a") == b"two" and files.names() == ["a"] and files.names("sub") == ["b"]
+    found = files.walk()
+    assert {name: file.size_bytes for name, file in found.items()} == {"a": 3, "sub/b": 5, "sub/deep/c": 4}
+    assert all(abs(file.written_ms - time.time() * 1000) < 600_000 for file in found.values())
     local = tmp_path / "local"
     local.write_bytes(b"x" * 100_000)
     files.put(local, "big")

@@ -77,8 +77,7 @@ def follow(home: Home = None, config: Config = None, as_json: Json = False, debu
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     log = ensure_home(settings)
-    manifest, keep = settings.table("manifest"), settings.batch.keep_snapshots
-    start = survey_manifest(manifest, keep)[0] or log.log_start
+    start = survey_manifest(settings)[0] or log.log_start
 
     def report(event: str, details: dict[str, Any]) -> None:
         if as_json:
@@ -93,7 +92,7 @@ def follow(home: Home = None, config: Config = None, as_json: Json = False, debu
             log.topic_id,
             hot,
             VERSION,
-            published=lambda: survey_manifest(manifest, keep),
+            published=lambda: survey_manifest(settings),
             report=report,
         )
         follower.run(lambda: stopped, lambda: write_ready(settings.home_path, "follower"))

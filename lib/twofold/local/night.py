@@ -1,4 +1,4 @@
-"""One nightly rebuild as the scheduled job runs it: the README's spark-submit line in a child process."""
+"""Spark jobs as the scheduler runs them: the README's spark-submit line in a child process, one nightly rebuild above all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twofold.settings import Settings
 
 @dataclass(frozen=True)
 class Night:
-    """How a rebuild ended: the job's exit code, the manifest row it printed, and its one-line error."""
+    """How a job ended: its exit code, the one JSON value it printed (a rebuild: its manifest row), and its one-line error."""
 
     exit_code: int
     row: dict[str, Any]
@@ -26,20 +26,22 @@ def run_batch(
     settings: Settings, as_of_ms: int | None, config: str | None, report: Callable[[str], None], mode: str = "full"
 ) -> Night:
     """Run one rebuild (``full``, ``incremental`` or ``compare``) to its end; ``report`` gets each step's name as it begins."""
-    arguments = ["--home", str(settings.home_path)]
-    if as_of_ms is not None:
-        arguments += ["--as-of", str(as_of_ms)]
-    if mode != "full":
-        arguments += [f"--{mode}"]
+    more = [] if as_of_ms is None else ["--as-of", str(as_of_ms)]
+    return run_job(settings, "batch", [*more, *([] if mode == "full" else [f"--{mode}"])], config, report)
+
+
+def run_job(settings: Settings, job: str, more: list[str], config: str | None, report: Callable[[str], None]) -> Night:
+    """Run ``jobs/JOB.py`` on this home to its end, with ``more`` arguments of its own."""
+    arguments = [*more, "--home", str(settings.home_path)]
     if config:
         arguments += ["--config", config]
-    log = settings.home_path / "logs" / "batch.log"
+    log = settings.home_path / "logs" / f"{job}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     row: dict[str, Any] = {}
     error = ""
     with log.open("a", encoding="utf-8") as errors:
         process = subprocess.Popen(
-            spark_submit("batch", *arguments, properties=settings.spark.properties),
+            spark_submit(job, *arguments, properties=settings.spark.properties),
             stdout=subprocess.PIPE,
             stderr=errors,
             stdin=subprocess.DEVNULL,
@@ -56,7 +58,7 @@ def run_batch(
                 row = json.loads(line)
             else:
                 errors.write(line)
-                if line.startswith("batch: "):
-                    error = line[7:].strip()
+                if line.startswith(f"{job}: "):
+                    error = line[len(job) + 2 :].strip()
         code = process.wait()
     return Night(code, row, f"{error or last_line(log)} (log: {log})" if code else "")

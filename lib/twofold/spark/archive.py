@@ -20,6 +20,7 @@ from twofold.kafka.home import ensure_home
 from twofold.kafka.topics import events_topic
 from twofold.settings import Place, Settings
 from twofold.spark.admission import admit
+from twofold.spark.archive_door import ArchiveDoor
 from twofold.spark.job import has_polled
 from twofold.spark.source import read_log, starting_offsets
 from twofold.spark.tables import ARCHIVE_COLUMNS, create_archive
@@ -94,17 +95,20 @@ def start_archive(spark: Any, settings: Settings, on_batch: Callable[[int], None
         start = Offsets({key: start.next(key) for key in end})
         metadata = {"start": start.to_json(), "end": end.to_json(), "app": generation.app, "batch": batch_id}
         rows = frame.coalesce(1) if end.entries_since(start) <= _ONE_FILE_ENTRIES else frame
-        writer.confirm()
-        (
-            rows.write.format("delta")
-            .mode("append")
-            .option("txnAppId", generation.app)
-            .option("txnVersion", batch_id)
-            .option("userMetadata", json.dumps(metadata))
-            .save(table)
-        )
+        with door.changing():
+            writer.confirm()
+            (
+                rows.write.format("delta")
+                .mode("append")
+                .option("txnAppId", generation.app)
+                .option("txnVersion", batch_id)
+                .option("userMetadata", json.dumps(metadata))
+                .save(table)
+            )
         on_batch(batch_id)
 
+    door = ArchiveDoor(spark, settings, writer.confirm)
+    door.open()
     source = read_log(spark, settings, generation.start, maxOffsetsPerTrigger=settings.archive.max_offsets_per_trigger)
     # Admission belongs to the stream, not to the batch: building its columns costs seconds, and is done once here.
     judged = admit(source).withColumn("admission_version", F.lit(ADMISSION_VERSION))

@@ -6,13 +6,20 @@ import os
 import shutil
 import uuid
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from twofold.errors import StoreError
 from twofold.settings import Place
 from twofold.stores.places import client
 
 _PARTIAL = ".partial"
+
+
+class Found(NamedTuple):
+    """A file of a place: its size, and when it was last written by the place's clock (epoch ms)."""
+
+    size_bytes: int
+    written_ms: int
 
 
 class Folder(Protocol):
@@ -26,6 +33,9 @@ class Folder(Protocol):
 
     def names(self, under: str = "") -> list[str]:
         """Names of the files directly in the folder, or in its folder ``under``; none when it is not there."""
+
+    def walk(self) -> dict[str, Found]:
+        """Every file by its name, those of folders in it too; a file that vanishes meanwhile may be missing."""
 
     def put(self, file: Path, name: str) -> None:
         """Copy a local file here."""
@@ -74,6 +84,18 @@ class LocalFolder:
     def names(self, under: str = "") -> list[str]:
         path = self._path / under
         return sorted(file.name for file in path.iterdir() if file.is_file()) if path.is_dir() else []
+
+    def walk(self) -> dict[str, Found]:
+        found = {}
+        for root, _folders, names in os.walk(self._path):
+            for name in names:
+                file = Path(root) / name
+                try:
+                    stat = file.stat()
+                except FileNotFoundError:
+                    continue
+                found[file.relative_to(self._path).as_posix()] = Found(stat.st_size, stat.st_mtime_ns // 1_000_000)
+        return found
 
     def put(self, file: Path, name: str) -> None:
         _copy(file, self._path / name)
@@ -149,10 +171,19 @@ class S3Folder:
         keys = self._keys(prefix, Delimiter="/")
         return sorted(key.removeprefix(prefix) for key in keys if key != prefix)
 
+    def walk(self) -> dict[str, Found]:
+        return {
+            found["Key"].removeprefix(self._prefix): Found(found["Size"], int(found["LastModified"].timestamp() * 1000))
+            for found in self._objects(self._prefix)
+        }
+
     def _keys(self, prefix: str, **options: str) -> list[str]:
+        return [found["Key"] for found in self._objects(prefix, **options)]
+
+    def _objects(self, prefix: str, **options: str) -> list[dict[str, Any]]:
         try:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix, **options)
-            return [found["Key"] for page in pages for found in page.get("Contents", ())]
+            return [found for page in pages for found in page.get("Contents", ())]
         except Exception as error:
             raise self._fails("", error) from error
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
-from deltalake import DeltaTable, QueryBuilder
-from deltalake.exceptions import DeltaError
+from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
 
-from twofold.errors import SettingsError, UsageError
+from twofold.errors import SettingsError, StoreError, UsageError
 from twofold.settings import Place, S3Settings, Settings
 
 _S3A = "spark.hadoop.fs.s3a"
@@ -104,9 +106,14 @@ def storage_options(s3: S3Settings) -> dict[str, str]:
     return options
 
 
+def as_place(location: str) -> Place:
+    """A location that knows how S3 is reached; a plain text is reached by the default settings."""
+    return location if isinstance(location, Place) else Place(location, S3Settings())
+
+
 def table_options(location: str) -> dict[str, str] | None:
-    """Storage options of a table's location; ``None`` on local disk. A plain text on S3 is reached by the default settings."""
-    place = location if isinstance(location, Place) else Place(location, S3Settings())
+    """Storage options of a table's location; ``None`` on local disk."""
+    place = as_place(location)
     return storage_options(place.s3) if place.on_s3 else None
 
 
@@ -135,3 +142,38 @@ def data_files(location: str, version: int) -> tuple[list[str], Any]:
         return table.file_uris(), None
     dataset = table.to_pyarrow_dataset()
     return dataset.files, dataset.filesystem
+
+
+def file_names(location: str, version: int | None = None) -> frozenset[str]:
+    """Names, relative to the table, of the data files of a version (default: the newest). Raises :class:`StoreError`."""
+    try:
+        added = pa.table(open_table(location, version).get_add_actions(flatten=True))
+    except DeltaError as error:
+        what = "the newest version" if version is None else f"version {version}"
+        raise StoreError(f"{what} of the table {location} cannot be opened: {' '.join(str(error).split())[:200]}") from error
+    return frozenset(unquote(path) for path in added["path"].to_pylist())
+
+
+def version_at(location: str, at_ms: int) -> int:
+    """The version that was the newest at an instant; the first one where the table is younger."""
+    table = open_table(location)
+    table.load_as_version(datetime.fromtimestamp(at_ms / 1000, UTC))
+    return int(table.version())
+
+
+def append_once(table: DeltaTable, row: dict[str, Any], app: str, number: int) -> bool:
+    """Append a row as exactly the version after the one that ``table`` was opened at; ``False`` when another commit came first.
+
+    The commit carries the transaction (``app``, ``number``), by which Spark knows that the number is taken. Local disk only:
+    on S3 delta-rs reads, because one Spark driver writes a table there. Raises :class:`StoreError`.
+    """
+    if "://" in table.table_uri and not table.table_uri.startswith("file:"):
+        raise StoreError(f"the table {table.table_uri} is written by Spark only: use the job")
+    values = pa.Table.from_pylist([row], schema=pa.schema(table.schema().to_arrow()))
+    # No retry: what met another commit is judged again from the rows, never rebased over them.
+    properties = CommitProperties(app_transactions=[Transaction(app, number)], max_commit_retries=0)
+    try:
+        write_deltalake(table, values, mode="append", commit_properties=properties)
+    except CommitFailedError:
+        return False
+    return True

@@ -75,11 +75,17 @@ def _file_persons(path: str, filesystem: Any) -> Iterator[tuple[bytes, str, byte
 
 
 def build(path: Path, state_table: str, version: int, row: ManifestRow, progress: Callable[[int], None] | None = None) -> int:
-    """Build the file of snapshot ``row`` from a version of ``state`` (files sorted by person). Returns the number of persons."""
+    """Build the file of snapshot ``row`` from a version of ``state`` (files sorted by person). Returns the number of persons.
+
+    Raises :class:`StoreError` when the version was let go.
+    """
     paths, filesystem = data_files(state_table, version)
     files = [_file_persons(path, filesystem) for path in paths]
     merged = heapq.merge(*files, key=lambda item: item[0])
-    return write(path, row.snapshot, ((person, blob) for _utf8, person, blob in merged), progress)
+    try:
+        return write(path, row.snapshot, ((person, blob) for _utf8, person, blob in merged), progress)
+    except FileNotFoundError as error:
+        raise StoreError(f"version {version} of the table {state_table} is not readable any more: {error}") from error
 
 
 class SnapshotFile:

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from twofold.errors import StoreError
 from twofold.settings import Settings
-from twofold.stores.files import folder, replace_whole
+from twofold.stores.files import Folder, LocalFolder, folder, replace_whole
 from twofold.stores.snapshot_file import SnapshotFile, snapshot_path
 from twofold.views import ManifestRow
 
@@ -24,11 +24,24 @@ def _elsewhere(settings: Settings) -> bool:
     return str(settings.snapshots_place) != str(settings.snapshots_path)
 
 
+def _places(settings: Settings) -> list[Folder]:
+    """This home's folder, and the place where that is another."""
+    here: Folder = LocalFolder(settings.snapshots_path)
+    return [here, folder(settings.snapshots_place)] if _elsewhere(settings) else [here]
+
+
 def publish_snapshot(settings: Settings, snapshot: str) -> None:
     """Put a file that was built in this home at the place: whole, or not at all."""
     if _elsewhere(settings):
         file = snapshot_path(settings.snapshots_path, snapshot)
         folder(settings.snapshots_place).put(file, file.name)
+
+
+def is_published(settings: Settings, snapshot: str) -> bool:
+    """Whether the file of a snapshot is where readers fetch it."""
+    if _elsewhere(settings):
+        return snapshot + _SUFFIX in folder(settings.snapshots_place).names()
+    return snapshot_path(settings.snapshots_path, snapshot).exists()
 
 
 def fetch_snapshot(settings: Settings, row: ManifestRow) -> Path:
@@ -75,3 +88,25 @@ def remove_published(settings: Settings, kept: Collection[str]) -> None:
         for name in place.names():
             if name.startswith("s") and (not name.endswith(_SUFFIX) or name.removesuffix(_SUFFIX) not in kept):
                 place.remove(name)
+
+
+def let_go(settings: Settings, kept: Collection[str], current_seq: int, dry_run: bool) -> tuple[int, int]:
+    """Remove whole files of snapshots that are not ``kept``, here and at the place: (files, bytes).
+
+    A number above the current one is a rebuild's that is about to publish it, or a dead one's that the next rebuild clears away.
+    """
+    files = size_bytes = 0
+    for place in _places(settings):
+        for name, found in place.walk().items():
+            snapshot = name.removesuffix(_SUFFIX)
+            if name.endswith(_SUFFIX) and snapshot not in kept and _seq(snapshot) <= current_seq:
+                files, size_bytes = files + 1, size_bytes + found.size_bytes
+                if not dry_run:
+                    place.remove(name)
+    return files, size_bytes
+
+
+def _seq(snapshot: str) -> int:
+    """The sequence number in a snapshot's name; what is not named like one is nobody's to remove."""
+    digits = snapshot[1:9]
+    return int(digits) if snapshot.startswith("s") and digits.isdigit() else 1 << 62
