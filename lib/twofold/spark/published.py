@@ -57,6 +57,11 @@ def write_version(frame: DataFrame, location: str, snapshot: str) -> int:
     return int(table.version())
 
 
+def create_manifest(spark: Any, location: str) -> None:
+    """Create the table `manifest` where it is missing; without rows nothing is published yet."""
+    create_table(spark, location, "One row a published snapshot; highest seq is current", MANIFEST_COLUMNS)
+
+
 def append_row(spark: Any, location: str, row: ManifestRow) -> ManifestRow:
     """Publish: append the row under its sequence number and read it back.
 
@@ -64,7 +69,7 @@ def append_row(spark: Any, location: str, row: ManifestRow) -> ManifestRow:
     """
     from delta.exceptions import DeltaConcurrentModificationException
 
-    create_table(spark, location, "One row a published snapshot; highest seq is current", MANIFEST_COLUMNS)
+    create_manifest(spark, location)
     data = row_json(row)
     texts = {name: json.dumps(data[name]) for name in ("cut", "validation", "audit")}
     schema = ",".join(f"{name} {type_}" for name, type_, _comment in MANIFEST_COLUMNS)
