@@ -49,6 +49,8 @@ def write_version(frame: DataFrame, location: str, snapshot: str) -> int:
     writer = frame.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
     for key, value in PROPERTIES.items():
         writer = writer.option(key, value)
+    # Under an application id of its own: without one Delta leaves out the commit when nothing was there and nothing comes.
+    writer = writer.option("txnAppId", snapshot).option("txnVersion", 0)
     writer.option("userMetadata", json.dumps({"snapshot": snapshot})).save(location)
     table = open_table(location)
     (commit,) = table.history(1)
