@@ -141,27 +141,25 @@ def test_a_burst_of_rejections(spark, home):
     assert check.positions == tuple((0, 0, NIGHT + n) for n in range(10)) and check.persons == ()
 
 
-def test_money_of_another_unit(spark, home):
-    _night(spark, home, [page(NIGHT + n, f"user:{n % 20}", facts=(_order(10**13),)) for n in range(120)])
-    check = _refused(spark, home, "archive_slice.huge_amounts")
-    assert check.observed == 1.0 and check.unexpected == 120 and len(check.positions) == 10
+def test_money_of_another_unit_and_consent_of_another_word(spark, home):
+    consents = [FactBody("consent", key="marketing", value="maybe" if n == 5 else "granted") for n in range(20)]
+    orders = [_order(10**13)] * 120
+    _night(spark, home, [page(NIGHT + n, f"user:{n % 20}", facts=(fact,)) for n, fact in enumerate([*consents, *orders])])
+    check = _refused(spark, home, "archive_slice.consent_values")
     hashed = PersonHash(home.home_path)
-    assert set(check.persons) == {hashed(f"user:{n}") for n in range(10)}
+    assert check.positions == ((0, 0, NIGHT + 5),) and check.persons == (hashed("user:5"),) and check.unexpected == 1
+    (_suite, consent), (_suite, money) = _reports(home)[-1].failed()
+    assert consent == check and (money.name, money.observed, money.unexpected) == ("huge_amounts", 120 / 140, 120)
+    assert money.positions == tuple((0, 0, NIGHT + n) for n in range(20, 30)) and set(money.persons) == {
+        hashed(f"user:{n}") for n in range(10)
+    }
 
     # Published once all the same, if somebody says so; the report says that it failed.
     lenient = home.model_copy(update={"gate": home.gate.model_copy(update={"mode": "report"})})
     row = rebuild(spark, lenient, catalogue=FEW)
     assert row.validation["outcome"].startswith("failed") and current(home.table("manifest")) == row
-    assert row.validation["suites"]["archive_slice"]["failed"] == ["huge_amounts"]
+    assert row.validation["suites"]["archive_slice"]["failed"] == ["consent_values", "huge_amounts"]
     assert not _reports(home)[-1].refused
-
-
-def test_consent_of_another_word(spark, home):
-    consents = [FactBody("consent", key="marketing", value="maybe" if n == 5 else "granted") for n in range(20)]
-    _night(spark, home, [page(NIGHT + n, f"user:{n}", facts=(fact,)) for n, fact in enumerate(consents)])
-    check = _refused(spark, home, "archive_slice.consent_values")
-    assert check.positions == ((0, 0, NIGHT + 5),) and check.persons == (PersonHash(home.home_path)("user:5"),)
-    assert check.unexpected == 1
 
 
 def test_a_person_in_two_rows(spark, home, monkeypatch):
