@@ -92,10 +92,10 @@ def test_a_good_night_says_what_it_observed(spark, home):
     assert state["rows"] == 40 and state["observed"]["events_conserved"] == NIGHT
     assert state["skipped"] == ["persons_against_previous"], "there was no snapshot before"
 
-    # The second night is held against the first.
+    # The second night, incremental, is held against the first.
     _night(spark, home, [page(NIGHT + n, f"user:{n % 50}") for n in range(NIGHT)])
     wide = home.model_copy(update={"batch": home.batch.model_copy(update={"wide_tables": True, "drift_audit": False})})
-    later = rebuild(spark, wide, catalogue=FEW, now_ms=lambda: 7)
+    later = rebuild(spark, wide, catalogue=FEW, now_ms=lambda: 7, mode="incremental")
     assert later.validation == current(home.table("manifest")).validation
     assert later.validation["suites"]["archive_slice"]["rows"] == NIGHT, "only what is new"
     assert "skipped" not in later.validation["suites"]["state"]
