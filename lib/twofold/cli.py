@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from twofold import show
-from twofold.commands import cluster, events, night, records, retention, system, tables
+from twofold.commands import cluster, events, night, records, reports, retention, system, tables
 from twofold.commands.options import is_debug, set_debug
 from twofold.errors import TwofoldError
 
@@ -36,6 +36,7 @@ ROOMS = (
     records,
     tables,
     cluster,
+    reports,
 )
 for _room in ROOMS:
     for _command in _room.COMMANDS:

@@ -22,6 +22,10 @@ class SettingsError(UsageError):
     """A setting is unknown, mistyped or out of range: the line names the key."""
 
 
+class SuiteError(UsageError):
+    """A suite of expectations is missing, mistyped, or asks what cannot be computed: the line names the file and the entry."""
+
+
 class TimeFormatError(UsageError):
     """A time is neither RFC 3339 nor epoch milliseconds."""
 
@@ -94,6 +98,10 @@ class IncrementalRefused(PublishRefused):
 
 class IncrementalDiffers(PublishRefused):
     """A full rebuild and the incremental nights before it differ: find the cause, then publish the full rebuild."""
+
+
+class ValidationRefused(PublishRefused):
+    """An expectation of the gate failed: the report names it and the rows to blame."""
 
 
 class DefinitionError(TwofoldError):

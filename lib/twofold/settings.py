@@ -99,6 +99,18 @@ class RetentionSettings(_Room):
     )
 
 
+class GateSettings(_Room):
+    mode: Literal["enforce", "report", "off"] = Field(
+        "enforce", description="what a failed expectation does: stop the publish, be reported only, or not be looked for"
+    )
+    expectations: str = Field("conf/expectations", description="folder of the suites: one YAML file a subject")
+    keep_reports: int = Field(400, ge=1, description="reports that stay in the manifest's folder: more than a year of nights")
+    sample_rows: int = Field(10_000, ge=1, description="rows of a micro-batch of `personalization` that are validated at most")
+    data_docs: bool = Field(
+        False, description="also write great-expectations' Data Docs beside the reports; their pages call outside hosts"
+    )
+
+
 class ServingSettings(_Room):
     fresh_max_lag_ms: int = Field(5_000, ge=0, description="a record that may lie further behind the log than this is `stale`")
     manifest_poll_ms: int = Field(1_000, ge=0, description="how often a long-lived reader looks for a newer snapshot")
@@ -179,6 +191,7 @@ class Settings(_Room):
     hot: HotSettings = Field(default_factory=HotSettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
+    gate: GateSettings = Field(default_factory=GateSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)
     local: LocalSettings = Field(default_factory=LocalSettings)
     spark: SparkSettings = Field(default_factory=SparkSettings)

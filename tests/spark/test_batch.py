@@ -43,8 +43,8 @@ def offsets(*ends: int, topic: str = TOPIC) -> Offsets:
 @pytest.fixture
 def home(tmp_path) -> Settings:
     write_home_log(tmp_path, HomeLog(TOPIC, offsets(0, 0, 0), 1))
-    # The wide tables have tests of their own; here they would only take time.
-    return Settings(home=str(tmp_path), batch={"wide_tables": False})
+    # The wide tables and the gate have tests of their own; here they would only take time.
+    return Settings(home=str(tmp_path), batch={"wide_tables": False}, gate={"mode": "off"})
 
 
 def archive_row(entry: Entry, value: bytes = b"{}", version: int = ADMISSION_VERSION) -> tuple:

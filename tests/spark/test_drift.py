@@ -37,7 +37,7 @@ LATE, PAID = "user:late", ("user:paid-1", "user:paid-2")
 @pytest.fixture(scope="module")
 def nights(spark, tmp_path_factory):
     """A home with two nights over one log, the second one audited: (settings, its manifest row)."""
-    home = Settings(home=str(tmp_path_factory.mktemp("drift")))
+    home = Settings(home=str(tmp_path_factory.mktemp("drift")), gate={"mode": "off"})
     write_home_log(home.home_path, HomeLog(TOPIC, offsets(0, 0, 0, 0), 1))
     log = drawn_logs(40)
     # A folded order, and a copy of it that comes later and was written earlier: the full fold lets the copy win. Two more orders.

@@ -65,7 +65,7 @@ BELOW_A_FOLDED_ONE = 13
 @pytest.fixture
 def home(tmp_path) -> Settings:
     write_home_log(tmp_path, HomeLog(TOPIC, offsets(0, 0, 0), 1))
-    return Settings(home=str(tmp_path), batch={"wide_tables": False})
+    return Settings(home=str(tmp_path), batch={"wide_tables": False}, gate={"mode": "off"})
 
 
 @pytest.fixture
@@ -292,7 +292,7 @@ def test_what_a_night_refuses(interpreted, home):
     row = rebuild(spark, home, NOW_MS, catalogue=FEW)
     refused(spark, home, "as_of .* lies before", NOW_MS - 1)
     refused(spark, home, "is of version", catalogue=EVERY)
-    longer = Settings(home=home.home, batch={"late_grace_days": 6, "wide_tables": False})
+    longer = Settings(home=home.home, batch={"late_grace_days": 6, "wide_tables": False}, gate={"mode": "off"})
     refused(spark, longer, "the horizon would go back", NOW_MS)
 
     # A copy of the folded event that would win; one that loses is no reason.

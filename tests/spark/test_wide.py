@@ -35,7 +35,7 @@ PERSONS_A_FILE = 40
 @pytest.fixture(scope="module")
 def night(spark, tmp_path_factory):
     """One published night over generated histories: (settings, entries, manifest row). Files and row groups are tiny."""
-    home = Settings(home=str(tmp_path_factory.mktemp("wide")))
+    home = Settings(home=str(tmp_path_factory.mktemp("wide")), gate={"mode": "off"})
     write_home_log(home.home_path, HomeLog(TOPIC, offsets(0, 0, 0, 0), 1))
     log = drawn_logs(60)
     # Drawn campaigns and orders rarely meet: one person whose order counts for a click.

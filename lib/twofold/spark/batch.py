@@ -24,6 +24,7 @@ from twofold.features import Catalogue
 from twofold.settings import Settings
 from twofold.spark.cut import Pinned, Survey, pin
 from twofold.spark.drift import audit
+from twofold.spark.gate import gated, load_suites
 from twofold.spark.incremental import compare_night, fold_night, pin_night
 from twofold.spark.published import append_row, write_version
 from twofold.spark.state_rows import STATE, ok_entries, state_rows, tasks_of
@@ -65,11 +66,12 @@ def rebuild(
     mode: Mode = "full",
 ) -> ManifestRow:
     """Rebuild from the archive and publish; ``report`` gets each step as it begins, in order:
-    pin, state, compare (where the mode is ``compare``), wide, audit, snapshot, manifest, done.
+    pin, state, compare (where the mode is ``compare``), wide, gate, audit, snapshot, manifest, done.
 
     ``as_of_ms`` (default: the largest broker time below the cut) only places the horizon.
-    Raises :class:`RebuildRunning`, :class:`EmptyArchiveError`, :class:`ArchiveError`, :class:`CutRefused`,
-    :class:`PublishConflict`, :class:`IncrementalRefused`, :class:`IncrementalDiffers`; nothing is published then.
+    Raises :class:`SuiteError`, :class:`RebuildRunning`, :class:`EmptyArchiveError`, :class:`ArchiveError`, :class:`CutRefused`,
+    :class:`ValidationRefused`, :class:`PublishConflict`, :class:`IncrementalRefused`, :class:`IncrementalDiffers`; nothing is
+    published then.
     """
     with take_writer(settings, "batch", RebuildRunning, "rebuild") as writer:
         return _rebuild(spark, settings, as_of_ms, report, now_ms, catalogue, writer, mode)
@@ -101,6 +103,8 @@ def _rebuild(
     writer: Writer,
     mode: Mode,
 ) -> ManifestRow:
+    suites = load_suites(settings)
+
     def step(name: str) -> None:
         report(name)
         # On S3: whoever lost the right to write commits nothing any more.
@@ -120,9 +124,12 @@ def _rebuild(
     if settings.batch.wide_tables:
         step("wide")
         row = write_wide(spark, settings, pinned, row, tasks)
-        if settings.batch.drift_audit:
-            step("audit")
-            row = audit(spark, settings, pinned, row, tasks)
+    if suites:
+        step("gate")
+        row = gated(spark, settings, suites, row, now_ms)
+    if settings.batch.wide_tables and settings.batch.drift_audit:
+        step("audit")
+        row = audit(spark, settings, pinned, row, tasks)
     step("snapshot")
     _remove_leftovers(settings, row)
     snapshot_file.build(snapshot_file.snapshot_path(settings.snapshots_path, row.snapshot), state, row.tables["state"], row)

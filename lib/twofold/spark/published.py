@@ -31,6 +31,11 @@ def write_version(frame: DataFrame, location: str, snapshot: str) -> int:
     return int(table.version())
 
 
+def create_manifest(spark: Any, location: str) -> None:
+    """Create the table `manifest` where it is missing; without rows nothing is published yet."""
+    create_table(spark, location, "One row a published snapshot; highest seq is current", MANIFEST_COLUMNS)
+
+
 def append_row(spark: Any, location: str, row: ManifestRow) -> ManifestRow:
     """Publish: append the row under its sequence number and read it back.
 
@@ -42,7 +47,7 @@ def append_row(spark: Any, location: str, row: ManifestRow) -> ManifestRow:
     schema = ",".join(f"{name} {type_}" for name, type_, _comment in MANIFEST_COLUMNS)
     frame = spark.createDataFrame([tuple(values[name] for name, _type, _comment in MANIFEST_COLUMNS)], schema).coalesce(1)
     with publishing(location):
-        create_table(spark, location, "One row a published snapshot; highest seq is current", MANIFEST_COLUMNS)
+        create_manifest(spark, location)
         try:
             # A number that is taken is not written a second time: Delta skips it, and the row read back is the other's.
             frame.write.format("delta").mode("append").option("txnAppId", APP).option("txnVersion", row.seq).save(location)
