@@ -111,7 +111,9 @@ def _added(location: str, version: int) -> list[str]:
 
 
 @pytest.fixture
-def homes(spark, tmp_path) -> Any:
+def homes(spark, tmp_path, monkeypatch) -> Any:
+    # The slice then gathers its files at every second batch.
+    monkeypatch.setattr("twofold.spark.hot_slice._FANOUT", 2)
     return lambda **options: Home(spark, tmp_path, **options)
 
 
@@ -393,9 +395,10 @@ def test_the_stream(spark, homes, monkeypatch):
             pass
         home.archive([page(1, "user:b"), page(2, "user:a")], offsets(3))
         running.query.processAllAvailable()
-        home.archive([page(3, "user:c")], offsets(4))
-        running.query.processAllAvailable()
+        for offset in range(3, 8):
+            home.archive([page(offset, "user:c")], offsets(offset + 1))
+            running.query.processAllAvailable()
         ends = {p: Offsets.from_json(json.loads(row["o"]))[PartitionKey(TOPIC, 0)] for p, row in home.rows().items()}
-        assert ends == {"user:a": 3, "user:b": 3, "user:c": 4}
+        assert ends == {"user:a": 3, "user:b": 3, "user:c": 8}
     finally:
         running.query.stop()

@@ -54,9 +54,10 @@ class HotSlice:
         Entries that were here already then stand here twice: whoever merges them takes one of a position.
         """
         self.high = self.high.join(high)
+        # Before the new file, which is read below and so must stay.
+        self._gather()
         path = self._write(judged(rows), self.high, one_file=True)
         self._levels[0].append(path)
-        self._gather()
         return self._spark.read.schema(_SCHEMA).parquet(path)
 
     def entries(self, row: ManifestRow) -> DataFrame:
