@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from twofold import show
-from twofold.commands import cluster, events, night, records, reports, retention, system, tables
+from twofold.commands import cluster, events, night, personalization, records, reports, retention, system, tables
 from twofold.commands.options import is_debug, set_debug
 from twofold.errors import TwofoldError
 
@@ -35,6 +35,7 @@ ROOMS = (
     retention,
     records,
     tables,
+    personalization,
     cluster,
     reports,
 )

@@ -111,6 +111,20 @@ class GateSettings(_Room):
     )
 
 
+class PersonalizeSettings(_Room):
+    trigger_ms: int = Field(
+        1_000, ge=0, description="trigger interval: one commit of the people whom new commits of `archive` touch"
+    )
+    chunk_persons: int = Field(
+        50_000, ge=64, description="people of one commit of a whole refresh, after which live batches go first"
+    )
+    due_interval_ms: int = Field(15_000, ge=0, description="how often people whose row has lapsed are emitted again")
+    tidy_files: int = Field(256, ge=2, description="files of the table at which it is tidied")
+    tidy_rows_per_person: float = Field(
+        2.0, ge=1, description="rows a person at which tidying leaves one a person, else it only makes few files of many"
+    )
+
+
 class ServingSettings(_Room):
     fresh_max_lag_ms: int = Field(5_000, ge=0, description="a record that may lie further behind the log than this is `stale`")
     manifest_poll_ms: int = Field(1_000, ge=0, description="how often a long-lived reader looks for a newer snapshot")
@@ -192,6 +206,7 @@ class Settings(_Room):
     batch: BatchSettings = Field(default_factory=BatchSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     gate: GateSettings = Field(default_factory=GateSettings)
+    personalize: PersonalizeSettings = Field(default_factory=PersonalizeSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)
     local: LocalSettings = Field(default_factory=LocalSettings)
     spark: SparkSettings = Field(default_factory=SparkSettings)

@@ -18,12 +18,13 @@ def _run(*arguments: str) -> None:
     subprocess.run(arguments, check=True)
 
 
-def _latency(rate: int) -> None:
+def _on_a_system(bench: str, rate: int, *without: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         home = str(Path(folder) / "home")
-        subprocess.run([PYTHON, "-m", "twofold.cli", "up", "--detach", "--home", home], check=True)
+        leave_out = [word for name in without for word in ("--without", name)]
+        subprocess.run([PYTHON, "-m", "twofold.cli", "up", "--detach", "--home", home, *leave_out], check=True)
         try:
-            _run(PYTHON, "-m", "tests.bench.latency", "--home", home, "--rate", str(rate))
+            _run(PYTHON, "-m", f"tests.bench.{bench}", "--home", home, "--rate", str(rate))
         finally:
             subprocess.run([PYTHON, "-m", "twofold.cli", "down", "--home", home], check=True)
 
@@ -35,8 +36,13 @@ BENCHES = {
     "batch": lambda: _run(PYTHON, "-m", "tests.bench.bench_batch", "--events", "5000000"),
     "wide": lambda: _run(PYTHON, "-m", "tests.bench.wide_night", "--events", "5000000"),
     "incremental": lambda: _run(PYTHON, "-m", "tests.bench.incremental"),
-    "latency-500": lambda: _latency(500),
-    "latency-2000": lambda: _latency(2_000),
+    "latency-500": lambda: _on_a_system("latency", 500, "personalize"),
+    "latency-2000": lambda: _on_a_system("latency", 2_000, "personalize"),
+    "personalize-500": lambda: _on_a_system("personalize", 500),
+    "personalize-2000": lambda: _on_a_system("personalize", 2_000),
+    # What the parts cost without the table: the difference is its price.
+    "without-personalize-500": lambda: _on_a_system("personalize", 500, "personalize"),
+    "personalization-writes": lambda: _run(PYTHON, "-m", "tests.bench.personalization_writes"),
 }
 
 if __name__ == "__main__":

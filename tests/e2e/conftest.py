@@ -54,7 +54,9 @@ class System:
         assert not check or done.returncode == 0, f"{' '.join(arguments)}: exit {done.returncode}: {done.stderr[-2000:]}"
         return done
 
-    def up(self, *without: str) -> None:
+    def up(self, *without: str, personalize: bool = False) -> None:
+        """``personalize``: the table too; most tests leave its cost out."""
+        without = without if personalize else (*without, "personalize")
         self.twofold("up", "--detach", *(word for name in without for word in ("--without", name)))
 
     def down(self) -> None:

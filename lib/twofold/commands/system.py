@@ -37,9 +37,9 @@ def up(
     as_json: Json = False,
     debug: Debug = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return once every part is ready; stop with `twofold down`")] = False,
-    without: Annotated[list[str] | None, typer.Option("--without", help="Leave a part out: speed, archive, follower")] = None,
+    without: Annotated[list[str] | None, typer.Option("--without", help="Leave out: speed, archive, personalize, follower")] = None,
 ) -> None:
-    """Start the local system: broker, topics, speed, archive, follower; Ctrl-C or `down` stops it."""
+    """Start the local system: broker, topics, speed, archive with personalize, follower; Ctrl-C or `down` stops it."""
     from twofold.local import parts
 
     settings = settings_of(home, config, debug)

@@ -1,4 +1,4 @@
-"""The local system: broker, topics, speed, archive, follower as child processes of one supervisor.
+"""The local system: broker, topics, speed, archive with personalize, follower as child processes of one supervisor.
 
 Each part is ready by a condition (an answer, a file it writes once its work runs), never after a pause. A home has one
 supervisor: a file lock that dies with its process. What runs is recorded in the home's ``up.json``.
@@ -27,11 +27,14 @@ from twofold.local.broker import Broker, last_line, wait_until
 from twofold.local.project import ROOT, child_environment, spark_submit
 from twofold.settings import Settings
 from twofold.stores.json_file import write_json
+from twofold.stores.personalization import forget_told
 from twofold.stores.ready import read_ready, ready_file
 
 #: In the order in which they start; they stop in the reverse order.
 PARTS = ("broker", "speed", "archive", "follower")
 _SPARK_JOBS = ("speed", "archive")
+#: Streams that run in the Spark application of another part, which saves a JVM: guest -> host.
+GUESTS = {"personalize": "archive"}
 _STOP_TIMEOUT_S = 30
 #: Deaths of one part within this time after which `up` gives up on it.
 _RESTARTS, _RESTARTS_WITHIN_S = 5, 300
@@ -105,9 +108,10 @@ class Supervisor:
     """Starts, watches, restarts and stops the parts of one home."""
 
     def __init__(self, settings: Settings, report: Report, without: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
-        unknown = [name for name in without if name not in PARTS[1:]]
+        optional = (*PARTS[1:], *GUESTS)
+        unknown = [name for name in without if name not in optional]
         if unknown:
-            raise PartError(f"there is no part {unknown[0]!r} to leave out: {', '.join(PARTS[1:])}")
+            raise PartError(f"there is no part {unknown[0]!r} to leave out: {', '.join(optional)}")
         self._settings, self._report, self._without, self._arguments = settings, report, without, list(arguments)
         self._children: dict[str, _Child] = {}
         self._deaths: dict[str, list[float]] = {}
@@ -125,6 +129,8 @@ class Supervisor:
         log = settings.home_path / "logs" / f"{name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         ready_file(settings.home_path, name).unlink(missing_ok=True)
+        if name == GUESTS["personalize"]:
+            forget_told(settings.home_path)
         started_ms = time.time_ns() // 1_000_000
         if name == "broker":
             broker = Broker(settings)
@@ -132,8 +138,11 @@ class Supervisor:
             ready: Callable[[], bool] = broker.answers
         else:
             home = ["--home", str(settings.home_path), *self._arguments]
+            guests = [
+                word for guest, host in GUESTS.items() if host == name and guest not in self._without for word in ("--with", guest)
+            ]
             command = (
-                spark_submit(name, *home, properties=settings.spark.properties)
+                spark_submit(name, *home, *guests, properties=settings.spark.properties)
                 if name in _SPARK_JOBS
                 else [sys.executable, "-m", "twofold.cli", "follow", *home]
             )

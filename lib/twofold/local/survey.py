@@ -13,6 +13,7 @@ from twofold.reader import Reader
 from twofold.settings import Settings
 from twofold.stores.archive_entries import newest_rejection
 from twofold.stores.archive_log import archive_end
+from twofold.stores.personalization import read_told
 from twofold.timeline import EMPTY_OFFSETS, Offsets
 
 
@@ -42,7 +43,10 @@ def survey(settings: Settings) -> dict[str, Any]:
 
 
 def wait_for_log_end(settings: Settings, timeout_s: float, report: Callable[[int], None] = lambda _left: None) -> dict[str, Any]:
-    """Wait until follower (and so speed) and archive have passed the log end seen at the call. Raises :class:`PartError`."""
+    """Wait until follower (and so speed), archive and personalize, if it runs, have passed the log end seen at the call.
+
+    Raises :class:`PartError`.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -53,13 +57,15 @@ def wait_for_log_end(settings: Settings, timeout_s: float, report: Callable[[int
             if time.monotonic() > deadline:
                 raise
     while True:
-        high, archived = _high(settings), archive_end(settings.table("archive"))
-        left = log_end.entries_since(high) + log_end.entries_since(archived)
+        high, archived, told = _high(settings), archive_end(settings.table("archive")), read_told(settings.home_path)
+        left = log_end.entries_since(high) + log_end.entries_since(archived) + (0 if told is None else log_end.entries_since(told))
         if not left:
-            return {"log_end": log_end.to_json(), "high": high.to_json(), "archive_end": archived.to_json()}
+            passed = {"log_end": log_end.to_json(), "high": high.to_json(), "archive_end": archived.to_json()}
+            return passed if told is None else {**passed, "personalized": told.to_json()}
         report(left)
         if time.monotonic() > deadline:
-            slow = [name for name, seen in (("speed or follower", high), ("archive", archived)) if not seen.covers(log_end)]
+            layers = (("speed or follower", high), ("archive", archived), ("personalize", log_end if told is None else told))
+            slow = [name for name, seen in layers if not seen.covers(log_end)]
             dead = [name for name, part in status_parts(settings).items() if not part["alive"]]
             raise PartError(
                 f"{' and '.join(slow)} did not pass the log end within {timeout_s:g} s"

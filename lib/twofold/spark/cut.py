@@ -85,17 +85,22 @@ def below(cut: Offsets) -> Column:
     return holds
 
 
+def judged(entries: DataFrame) -> DataFrame:
+    """Archive rows with positions and ``ADMITTED``; another admission version is judged again from its raw bytes."""
+    same = F.coalesce(F.col("admission_version") == ADMISSION_VERSION, F.lit(False))
+    known = entries.where(same).select(*_POSITION, *ADMITTED)
+    others = entries.where(~same).select(*_POSITION, "value")
+    if others.isEmpty():
+        return known
+    return known.unionByName(admit(others).drop("value"))
+
+
 def judged_entries(archive: DataFrame, cut: Offsets, since: Offsets = EMPTY_OFFSETS) -> DataFrame:
-    """Archive rows in ``[since, cut)``, positions and ``ADMITTED``; another admission version is judged again from raw bytes."""
+    """:func:`judged` rows in ``[since, cut)``."""
     entries = archive.where(below(cut))
     if since:
         entries = entries.where(~below(since))
-    same = F.coalesce(F.col("admission_version") == ADMISSION_VERSION, F.lit(False))
-    judged = entries.where(same).select(*_POSITION, *ADMITTED)
-    others = entries.where(~same).select(*_POSITION, "value")
-    if others.isEmpty():
-        return judged
-    return judged.unionByName(admit(others).drop("value"))
+    return judged(entries)
 
 
 class Survey(NamedTuple):

@@ -7,8 +7,8 @@ import contextlib
 import signal
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from twofold.errors import BrokerError, TopicError, TwofoldError, WriterFenced
 from twofold.settings import Settings, load_settings
@@ -50,18 +50,48 @@ def tasks_run(spark: Any, count: int) -> bool:
     return any(stage is not None and stage.numActiveTasks >= count for stage in stages)
 
 
+class Running(NamedTuple):
+    """A started stream: its query, whether it is ready, what else is to be done now and then (whether more of it waits)."""
+
+    query: Any
+    is_ready: Callable[[], bool]
+    tick: Callable[[], bool] = lambda: False
+
+
+Start = Callable[[Any, Settings], Running]
+
+
+def stream_of(start: Callable[[Any, Settings], Any], is_ready: Callable[[Any, Settings, Any], bool]) -> Start:
+    """A stream whose ``start(spark, settings)`` returns its query; ``is_ready(spark, settings, query)`` whether it is ready."""
+
+    def started(spark: Any, settings: Settings) -> Running:
+        query = start(spark, settings)
+        return Running(query, lambda: is_ready(spark, settings, query))
+
+    return started
+
+
 def run_stream(
     job: str,
     start: Callable[[Any, Settings], Any],
     is_ready: Callable[[Any, Settings, Any], bool],
     slots: Callable[[Settings], int] = lambda _settings: 0,
 ) -> int:
-    """Run a stream until SIGTERM or SIGINT (exit 0) or its failure (exit 1, one line).
+    """:func:`run_streams` of one, see :func:`stream_of`."""
+    return run_streams(job, [stream_of(start, is_ready)], arguments(job), slots)
 
-    ``start(spark, settings)`` returns the query; ``is_ready(spark, settings, query)`` decides when ``run/JOB.json`` is written.
-    ``slots(settings)``: task slots the query holds; when their number changes (the topic grew), the query is started again.
+
+def run_streams(
+    job: str,
+    starts: Sequence[Start],
+    options: argparse.Namespace,
+    slots: Callable[[Settings], int] = lambda _settings: 0,
+) -> int:
+    """Run streams in one application until SIGTERM or SIGINT (exit 0) or the failure of one (exit 1, one line).
+
+    ``run/JOB.json`` is written once all are ready. ``slots(settings)``: task slots that the queries hold; when their number changes
+    (the topic grew), they are started again.
     """
-    options = arguments(job)
     stopped = False
 
     def stop(_number: int, _frame: Any) -> None:
@@ -74,24 +104,28 @@ def run_stream(
         spark = open_session(settings, job, held)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
-        query = start(spark, settings)
-        announced, looked = False, time.monotonic()
-        while not stopped and not query.awaitTermination(1 if announced else 0.2):
-            if not announced and is_ready(spark, settings, query):
+        streams = [start(spark, settings) for start in starts]
+        announced, more, looked = False, False, time.monotonic()
+        while not stopped and not spark.streams.awaitAnyTermination(0.01 if more else 1 if announced else 0.2):
+            if not announced and all(stream.is_ready() for stream in streams):
                 write_ready(settings.home_path, job)
                 announced = True
+            ticks = [stream.tick() for stream in streams]
+            more = any(ticks)
             if held and time.monotonic() - looked >= _GROWTH_LOOK_S:
                 looked, needed = time.monotonic(), held
                 # A broker that is away now is the query's to complain about.
                 with contextlib.suppress(BrokerError):
                     needed = slots(settings)
                 if needed != held:
-                    query.stop()
+                    for stream in streams:
+                        stream.query.stop()
+                    spark.streams.resetTerminated()
                     if needed > spark.sparkContext.defaultParallelism:
                         raise TopicError(f"the topic grew: {needed} task slots are needed, start {job} again so that it takes them")
-                    held, query = needed, start(spark, settings)
-        if stopped:
-            query.stop()
+                    held, streams = needed, [start(spark, settings) for start in starts]
+        for stream in streams if stopped else ():
+            stream.query.stop()
         return 0
 
     try:

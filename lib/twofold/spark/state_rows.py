@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
@@ -11,6 +12,7 @@ from twofold.features import Catalogue
 from twofold.spark.admission import FACTS_TYPE
 from twofold.spark.lower import BODY, ENVELOPE, Fold
 from twofold.spark.session import cores
+from twofold.spark.tables import ARCHIVE_COLUMNS
 
 #: Columns of an ok entry. ``topic`` is its ordinal by first appearance in the manifests.
 ENTRY = ("person", "event_id", "at_ms", "broker_ms", "topic", "partition", "offset", "channel", "device", "facts")
@@ -89,3 +91,10 @@ def state_rows(entries: DataFrame, catalogue: Catalogue, horizon_ms: Column | in
         "_facts",
     )
     return folded.withColumn("older_json", F.to_json("older")).select(*STATE, "_entries", "_facts").sortWithinPartitions("person")
+
+
+def empty_state(spark: Any, catalogue: Catalogue) -> DataFrame:
+    """Columns of ``STATE`` and nobody in them: the snapshot before the first batch."""
+    types = {name: type_ for name, type_, _comment in ARCHIVE_COLUMNS}
+    nothing = spark.createDataFrame([], ", ".join(f"{name} {types.get(name, 'int')}" for name in ENTRY))
+    return spark.createDataFrame([], state_rows(nothing, catalogue, 0, 1).select(*STATE).schema)

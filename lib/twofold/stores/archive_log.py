@@ -44,15 +44,15 @@ def committed_ranges(location: str, version: int | None = None) -> list[Committe
     return sorted(r for r in found if version is None or r.version <= version)
 
 
-def archive_end(location: str) -> Offsets:
-    """The last committed end, empty before the first commit."""
+def archive_end(location: str, version: int | None = None) -> Offsets:
+    """The last committed end (at a version of the table, default: now), empty before the first commit."""
     if not table_exists(location):
         return EMPTY_OFFSETS
-    table = open_table(location)
+    table = open_table(location, version)
     for limit in (8, None):
         for commit in table.history(limit):
             found = _range(commit)
-            if found is not None:
+            if found is not None and (version is None or found.version <= version):
                 return found.end
     return EMPTY_OFFSETS
 

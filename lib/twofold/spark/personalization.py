@@ -1,0 +1,202 @@
+"""The Delta table `personalization`: its columns, its rows from merged people, and what keeps it small. One process writes it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from twofold.errors import DefinitionError
+from twofold.features import Catalogue
+from twofold.record import Freshness
+from twofold.spark.present import TO_JSON, feature_columns, field_states, sendable_reasons, value_columns, values_struct
+from twofold.stores.personalization import RECORD_COLUMN, ROW_COLUMNS, current_view_sql
+from twofold.timeline import Offsets
+from twofold.views import ManifestRow
+
+#: A log of rows: old commits and files are soon of no use. Statistics of what stands before the features only.
+PROPERTIES = {
+    "delta.enableDeletionVectors": "false",
+    "delta.logRetentionDuration": "interval 1 days",
+    "delta.deletedFileRetentionDuration": "interval 1 hours",
+    "delta.dataSkippingNumIndexedCols": str(len(ROW_COLUMNS)),
+}
+#: What is the same for every row of a batch: one row of these, so that the query stays the same from batch to batch.
+_OFFSETS = pa.map_(pa.string(), pa.map_(pa.string(), pa.int64()))
+_SHARED = pa.schema(
+    {
+        "t": pa.int64(),
+        "_batch": pa.int64(),
+        "_era": pa.int64(),
+        "_seq": pa.int64(),
+        "_snapshot": pa.string(),
+        "_o": pa.string(),
+        "_cut": _OFFSETS,
+        "_high": _OFFSETS,
+        "_as_of": pa.int64(),
+        "_lag_ms": pa.int64(),
+        "_state": pa.string(),
+        "_sendable_until": pa.int64(),
+    }
+)
+_OFFSETS_TYPE = "map<string,map<string,bigint>>"
+_SPARK_TYPES = {pa.int64(): "bigint", pa.string(): "string", _OFFSETS: _OFFSETS_TYPE}
+#: ``_SHARED`` as Spark reads it.
+SHARED = ", ".join(f"{field.name} {_SPARK_TYPES[field.type]}" for field in _SHARED)
+_ROWS_A_TASK = 100_000
+#: Files of more bytes are left as they are.
+_SMALL_FILE_BYTES = 32 << 20
+
+
+def table_columns(catalogue: Catalogue) -> tuple[tuple[str, str, str], ...]:
+    """(name, type, comment) of every column. Raises :class:`DefinitionError` where a feature has a name that is taken."""
+    taken = {name for name, _type, _comment in (*ROW_COLUMNS, RECORD_COLUMN)}
+    for name in catalogue.features:
+        if name in taken or name.startswith("_"):
+            raise DefinitionError(f"a feature cannot be called {name!r}: the table `personalization` has such a column")
+    return (*ROW_COLUMNS, *feature_columns(catalogue), RECORD_COLUMN)
+
+
+def column_names(catalogue: Catalogue) -> tuple[str, ...]:
+    return tuple(name for name, _type, _comment in table_columns(catalogue))
+
+
+def create_personalization(spark: Any, location: str, catalogue: Catalogue) -> bool:
+    """Create the table; one of other columns is emptied and gets these. Whether it is new."""
+    from delta.tables import DeltaTable
+
+    columns = table_columns(catalogue)
+    if not DeltaTable.isDeltaTable(spark, location):
+        builder = DeltaTable.createIfNotExists(spark).location(str(location))
+        builder = builder.comment("Personalization records; highest batch is current")
+        for name, type_, comment in columns:
+            builder = builder.addColumn(name, type_, comment=comment)
+        for key, value in PROPERTIES.items():
+            builder = builder.property(key, value)
+        builder.partitionedBy("era").execute()
+        return True
+    quoted = ((name, type_, comment.replace("'", "\\'")) for name, type_, comment in columns)
+    wanted = spark.createDataFrame([], ", ".join(f"{name} {type_} COMMENT '{comment}'" for name, type_, comment in quoted))
+    found = spark.read.format("delta").load(location).schema
+    if [(f.name, f.dataType) for f in found] == [(f.name, f.dataType) for f in wanted.schema]:
+        return False
+    wanted.write.format("delta").mode("overwrite").option("overwriteSchema", "true").partitionBy("era").save(location)
+    return True
+
+
+def shared_row(row: ManifestRow, freshness: Freshness, o: Offsets, batch: int, era: int, consent_max_lag_ms: int) -> pa.Table:
+    """The one row of what a batch's rows share."""
+    lag_ms = freshness.lag_ms
+    shared = {
+        "t": freshness.t,
+        "_batch": batch,
+        "_era": era,
+        "_seq": row.seq,
+        "_snapshot": row.snapshot,
+        "_o": json.dumps(o.to_json()),
+        "_cut": _pairs(freshness.cut),
+        "_high": _pairs(freshness.high),
+        "_as_of": freshness.as_of,
+        "_lag_ms": lag_ms,
+        "_state": freshness.state,
+        "_sendable_until": None if lag_ms is None else freshness.t + consent_max_lag_ms - lag_ms,
+    }
+    return pa.Table.from_pylist([shared], _SHARED)
+
+
+def _pairs(vector: dict[str, dict[str, int]]) -> list[tuple[str, list[tuple[str, int]]]]:
+    return [(topic, list(ends.items())) for topic, ends in vector.items()]
+
+
+def personalization_rows(people: DataFrame, shared: DataFrame, catalogue: Catalogue, consent_max_lag_ms: int) -> DataFrame:
+    """Rows of the table from merged people (``set_merge.MERGED`` and ``t``) and the one row of what they share."""
+    t, states, conflict = F.col("t"), F.col("states"), F.col("conflict")
+    reasons = sendable_reasons(states, conflict, F.col("_state"), F.col("_lag_ms"), consent_max_lag_ms)
+    judged = people.crossJoin(F.broadcast(shared.drop("t"))).select(
+        "*", *value_columns(catalogue, states, t), reasons.alias("_reasons"), field_states(catalogue, conflict).alias("_fields")
+    )
+    sendable = F.size("_reasons") == 0
+    columns: dict[str, Column] = {
+        "batch": F.col("_batch"),
+        "era": F.col("_era"),
+        "valid_until": F.col("next_change_ms"),
+        "sendable": sendable,
+        "sendable_until": F.when(sendable, F.col("_sendable_until")),
+        "seq": F.col("_seq"),
+        "snapshot": F.col("_snapshot"),
+        "o": F.col("_o"),
+        "record": F.to_json(_record(catalogue, sendable), TO_JSON),
+    }
+    return judged.select(*(columns.get(name, F.col(name)).alias(name) for name in column_names(catalogue)))
+
+
+def _record(catalogue: Catalogue, sendable: Column) -> Column:
+    """``record.Record`` as a struct, in the order of its fields."""
+    freshness = F.struct(
+        F.col("_snapshot").alias("snapshot"),
+        F.col("_cut").alias("cut"),
+        F.col("_high").alias("high"),
+        F.col("_as_of").alias("as_of"),
+        F.col("t"),
+        F.col("newest_event_ms").alias("newest_event"),
+        F.col("_lag_ms").alias("lag_ms"),
+        F.col("_state").alias("state"),
+    )
+    return F.struct(
+        F.col("person"),
+        values_struct(catalogue).alias("values"),
+        F.struct(sendable.alias("ok"), F.col("_reasons").alias("reasons")).alias("sendable"),
+        F.col("_fields").alias("fields"),
+        freshness.alias("freshness"),
+    )
+
+
+def append_rows(rows: DataFrame, location: str, metadata: dict[str, Any]) -> None:
+    """One commit; ``metadata`` says what it was: ``stores.personalization.Commit`` among it."""
+    rows.write.format("delta").mode("append").option("userMetadata", json.dumps(metadata)).save(location)
+
+
+def compact(spark: Any, location: str, era: int) -> None:
+    """Leave one row a person of the eras up to ``era``, sorted by person, in few files; and remove files of an hour ago.
+
+    No row of these eras may still be on its way; later eras may be appended to meanwhile. Whole partitions are replaced: a commit
+    of another cannot fall between what was read and what is removed. Readers of the table as a stream see no change.
+    """
+    from delta.tables import DeltaTable
+
+    old = spark.read.format("delta").load(location).where(F.col("era") <= era)
+    tasks = max(1, old.count() // _ROWS_A_TASK)
+    newest = Window.partitionBy("person").orderBy(F.desc("batch"))
+    placed = old.repartition(tasks, "person").withColumn("_place", F.row_number().over(newest))
+    kept = placed.where("_place = 1").drop("_place").withColumn("era", F.lit(era).cast("bigint"))
+    (
+        kept.write.format("delta")
+        .mode("overwrite")
+        .option("replaceWhere", f"era <= {era}")
+        .option("dataChange", "false")
+        .option("userMetadata", json.dumps({"compacted": era}))
+        .save(location)
+    )
+    DeltaTable.forPath(spark, location).vacuum()
+
+
+def gather_files(spark: Any, location: str) -> None:
+    """Make few files of many small ones, rows as they are; and remove files of an hour ago."""
+    from delta.tables import DeltaTable
+
+    table = DeltaTable.forPath(spark, location)
+    spark.conf.set("spark.databricks.delta.optimize.minFileSize", str(_SMALL_FILE_BYTES))
+    spark.conf.set("spark.databricks.delta.optimize.maxFileSize", str(4 * _SMALL_FILE_BYTES))
+    table.optimize().executeCompaction()
+    table.vacuum()
+
+
+def current_view(spark: Any, location: str, catalogue: Catalogue, name: str = "personalization_current") -> DataFrame:
+    """The current view as a temporary view of the session, and as a frame."""
+    now = "unix_millis(current_timestamp())"
+    frame = spark.sql(current_view_sql(f"delta.`{location}`", column_names(catalogue), now))
+    frame.createOrReplaceTempView(name)
+    return frame

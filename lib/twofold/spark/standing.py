@@ -1,0 +1,39 @@
+"""Frames over a folder whose files change: a query over them is built once and executed for every batch.
+
+Building the query of a batch from Python and analysing it costs seconds with many features; executing it again costs neither.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame
+
+from twofold.settings import Place
+from twofold.stores.files import folder
+
+
+def standing(spark: Any, place: Place, schema: str) -> DataFrame:
+    """The rows of every Parquet file in a folder and the folders in it, as they are at each :func:`read_anew`."""
+    return spark.read.schema(schema).option("recursiveFileLookup", "true").parquet(place)
+
+
+def read_anew(frame: DataFrame) -> DataFrame:
+    """Look up again which files the frame's folders hold; the frame itself, for its next execution."""
+    leaves = frame._jdf.queryExecution().analyzed().collectLeaves()
+    for number in range(leaves.size()):
+        leaf = leaves.apply(number)
+        # A table's version (Delta's own index) stays what it is.
+        if leaf.nodeName() == "LogicalRelation" and leaf.relation().location().getClass().getSimpleName() == "InMemoryFileIndex":
+            leaf.relation().location().refresh()
+    return frame
+
+
+def put_rows(place: Place, rows: pa.Table) -> None:
+    """Make these the rows of a folder: its only file."""
+    data = io.BytesIO()
+    pq.write_table(rows, data)
+    folder(place).write("rows.parquet", data.getvalue())
