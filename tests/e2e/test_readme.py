@@ -50,6 +50,8 @@ def test_the_commands_of_the_readme_run() -> None:
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_a_notebook_runs_from_clean(file: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TWOFOLD_HOME", str(home))
+    # A kernel runs in the notebook's folder: a relative path would lead it to another checkout's library, or to none.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "lib"))
     notebook = nbformat.read(file, as_version=4)
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(file.parent)}}).execute()
     pictures = [output for cell in notebook.cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
