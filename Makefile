@@ -8,7 +8,7 @@ FROM ?=
 READS ?= 1000000
 SEED ?= 1
 
-.PHONY: help setup demo test quick lint airflow-check sim bench clean
+.PHONY: help setup demo test quick lint airflow-check notebook sim bench clean
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -62,6 +62,16 @@ $(AIRFLOW)/.done: requirements-airflow.lock | tools
 
 airflow-check: $(AIRFLOW)/.done  ## Airflow itself reads and runs the DAGs of conf/schedule, in an environment of its own
 	@$(AIRFLOW_ENV) $(AIRFLOW)/bin/python -m pytest -q -p no:cacheprovider -c /dev/null --rootdir tests/schedule --noconftest --disable-warnings tests/schedule/airflow_dag.py
+
+# The demo's batch is in the middle of its feed: the notebooks want a night that has it all, and two to compare.
+$(HOME_DIR)/demo/second-night: | setup
+	@test -d $(HOME_DIR)/tables/manifest || $(MAKE) --no-print-directory demo
+	@echo "notebook: a second night on $(HOME_DIR)"
+	@$(BIN)/twofold batch --home $(HOME_DIR)
+	@touch $@
+
+notebook: setup $(HOME_DIR)/demo/second-night  ## the notebooks, on the demo's home (which is made first, where there is none)
+	@TWOFOLD_HOME=$(abspath $(HOME_DIR)) $(BIN)/jupyter notebook --ip 127.0.0.1 notebooks
 
 sim: setup  ## the simulator's long form: make sim READS=1000000 SEED=1
 	@$(BIN)/python -m twofold.testing.simulate --reads $(READS) --seed $(SEED) --processes 2

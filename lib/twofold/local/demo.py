@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,41 +22,13 @@ from twofold.local.survey import wait_for_log_end
 from twofold.reader import Reader
 from twofold.record import Record
 from twofold.settings import Settings
+from twofold.testing.comparison import compare
 from twofold.testing.oracle import recompute_lines
 from twofold.timeline import LATEST_MS, show_time
 
 #: What the shop's feed is in the demo: small enough for a laptop, rich enough to show every feature.
 SHOP = {"seed": 7, "persons": 2_000, "events": 30_000}
 DATA = ("shop", "online-retail", "cdnow")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Records compared with the plain recomputation, and the persons whose values or permission differ."""
-
-    compared: int
-    differing: list[str]
-
-
-def compare_with_oracle(records: Iterable[Record], lines: Iterable[bytes], t: int) -> Comparison:
-    """Compare every record read at ``t`` with the naive recomputation of the raw lines, field by field."""
-    truth = dict(recompute_lines(lines, None, t))
-    differing: list[str] = []
-    compared = 0
-    for record in records:
-        compared += 1
-        want = truth.pop(record.person, None)
-        if (
-            want is None
-            or record.values != want["values"]
-            or (record.sendable.ok, list(record.sendable.reasons))
-            != (
-                want["sendable"]["ok"],
-                want["sendable"]["reasons"],
-            )
-        ):
-            differing.append(record.person)
-    return Comparison(compared + len(truth), differing + sorted(truth))
 
 
 class Demo:
@@ -197,7 +168,7 @@ class Demo:
     def _compare(self, lines: list[bytes]) -> int:
         t = time.time_ns() // 1_000_000
         with Reader(self._settings) as reader:
-            found = compare_with_oracle(self._records(reader, t), lines, t)
+            found = compare(self._records(reader, t), recompute_lines(lines, None, t))
         self._say("compared", records=found.compared, differing=len(found.differing), at=show_time(t))
         if found.differing:
             self._say("differ", persons=", ".join(found.differing[:10]))
