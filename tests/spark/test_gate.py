@@ -207,7 +207,7 @@ def test_the_wide_suite_sees_each_planted_fault(spark):
         _wide(person="user:c", consent_marketing="Granted"),
         *(_wide(person=f"user:r{n}", revenue_lifetime={"EUR": Decimal(10**12)}) for n in range(3)),
     ]
-    known = {"now_persons": 127, "was_country_known": 0.0, "was_consent_known": 1.0, "was_first_name_known": 0.5}
+    known = {"now_persons": 127, "was_country_known": 0, "was_consent_known": 128, "was_first_name_known": 3}
     found = validate(spark.createDataFrame([*people, *planted], WIDE).coalesce(1), suite, "wide_person", known)
     assert {check.name for check in found.report.failed} == {
         "one_row_a_person",
@@ -217,6 +217,7 @@ def test_the_wide_suite_sees_each_planted_fault(spark):
         "windows_nest",
         "first_order_before_last",
         "huge_revenue",
+        "first_name_known",
     }
     blamed = {
         offence.check.name: sorted(row.person for row in offence.rows.collect())
@@ -227,7 +228,8 @@ def test_the_wide_suite_sees_each_planted_fault(spark):
     assert blamed["windows_nest"] == ["user:w"] and blamed["huge_revenue"] == ["user:r0", "user:r1", "user:r2"]
     checks = {check.name: check for check in found.report.checks}
     assert checks["consent_values"].unexpected == 1, "counted only once it had failed"
-    assert checks["country_known"].note.startswith("128 rows: below 1000")
+    assert (checks["consent_known"].outcome, checks["consent_known"].observed) == ("met", 128)
+    assert checks["first_name_known"].threshold == {"min_value": 2.94}, "two or three of three, never none"
     # A catalogue without a feature: what needs it is skipped, and said to be.
     fewer = spark.createDataFrame(people, WIDE).drop("revenue_lifetime", "consent_marketing")
     left = {check.name: check for check in validate(fewer, suite, "wide_person", {"now_persons": 120}).report.checks}

@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from threading import Thread
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import polars
 import pytest
 from deltalake import DeltaTable
+from pyspark.sql import functions as F
 
 from tests.spark.test_batch import archive_row, commit, drawn_logs, offsets, page
 from twofold.catalogue import CATALOGUE, CONSENT_PRIMARIES
-from twofold.errors import DefinitionError, SecondWriter
+from twofold.errors import DefinitionError, SecondWriter, ValidationRefused
 from twofold.events import Entry, FactBody
 from twofold.features import Catalogue, Feature
 from twofold.merge import merge
 from twofold.record import make_record
-from twofold.settings import BatchSettings, PersonalizeSettings, Settings
+from twofold.settings import BatchSettings, GateSettings, PersonalizeSettings, Settings
 from twofold.spark.batch import rebuild
 from twofold.spark.personalization import (
     column_names,
@@ -27,6 +28,7 @@ from twofold.spark.personalization import (
     create_personalization,
     current_view,
     gather_files,
+    personalization_rows,
     table_columns,
 )
 from twofold.spark.personalize import Personalizer, start_personalize
@@ -36,8 +38,10 @@ from twofold.stores.archive_log import archive_end
 from twofold.stores.home_log import HomeLog, read_home_log, write_home_log
 from twofold.stores.manifest import rows as manifest_rows
 from twofold.stores.one_writer import process_writer, take_writer
+from twofold.stores.person_hash import PersonHash
 from twofold.stores.personalization import current_row, current_rows, current_view_sql, newest_commit
 from twofold.stores.refresh_request import request_refresh
+from twofold.stores.reports import read_reports, reports_place
 from twofold.stores.snapshot_file import EmptySnapshot, SnapshotFile, snapshot_path
 from twofold.testing.strategies import NOW_MS, log_end
 from twofold.timeline import DAY_MS, HOUR_MS, MINUTE_MS, Offsets, PartitionKey
@@ -51,6 +55,7 @@ SMALL = Catalogue(
     [CATALOGUE.primaries[name] for name in ("page_views_1h", "orders_lifetime", *CONSENT_PRIMARIES)],
     [CATALOGUE.features[name] for name in ("page_views_1h", "orders_lifetime", "consent_marketing")],
 )
+GateMode = Literal["enforce", "report", "off"]
 GRANTED = (FactBody("consent", key="marketing", value="granted"),)
 
 
@@ -67,11 +72,19 @@ class Clock:
 class Home:
     """A home whose archive is written by hand, with a writer that the test drives: no broker, no stream, no waiting."""
 
-    def __init__(self, spark: Any, folder: Any, catalogue: Catalogue = SMALL, now_ms: int = NOW_MS + HOUR_MS, **more: Any) -> None:
+    def __init__(
+        self,
+        spark: Any,
+        folder: Any,
+        catalogue: Catalogue = SMALL,
+        now_ms: int = NOW_MS + HOUR_MS,
+        gate: GateMode = "off",
+        **more: Any,
+    ) -> None:
         write_home_log(folder, HomeLog(TOPIC, offsets(0, 0, 0), 1))
         personalize = PersonalizeSettings(**{"chunk_persons": 64, "due_interval_ms": 0, **more})
         batch = BatchSettings(wide_tables=False)
-        self.settings = Settings(home=str(folder), personalize=personalize, batch=batch)
+        self.settings = Settings(home=str(folder), personalize=personalize, batch=batch, gate=GateSettings(mode=gate))
         self.table = self.settings.table("personalization")
         self.spark, self.catalogue, self.clock = spark, catalogue, Clock(now_ms)
         self.reached = offsets(0, 0, 0)
@@ -318,6 +331,53 @@ def test_one_writer_which_tells_after_a_start_what_it_missed(homes):
     home.open()
     finish(home)
     assert home.batches() == [1, 2]
+
+
+# --- the gate -------------------------------------------------------------------------------------------------------------------
+def everyone_sendable(*arguments: Any) -> Any:
+    rows = personalization_rows(*arguments)
+    return rows.withColumn("sendable", F.lit(True)).withColumn("sendable_until", F.col("t") + 1)
+
+
+def test_a_sample_that_the_gate_refuses_is_not_written(homes, monkeypatch):
+    home = homes(gate="enforce")
+    people = [f"user:{n}" for n in range(12)]
+    home.archive([page(n, person) for n, person in enumerate(people)], offsets(12))
+    home.open()
+    finish(home)
+    before = home.batches()
+    place = reports_place(home.settings.table("manifest"))
+    assert before and read_reports(place) == [], "a sample that is met needs no report"
+
+    monkeypatch.setattr("twofold.spark.personalize.personalization_rows", everyone_sendable)
+    home.archive([page(12, "user:3"), page(13, "user:4")], offsets(14))
+    with pytest.raises(ValidationRefused, match=r"personalization\.sendable_needs_consent .*2 rows to blame") as refused:
+        home.open()
+    assert refused.value.exit_code == 3 and "user:" not in str(refused.value)
+    assert home.batches() == before
+    (report,) = read_reports(place)
+    ((suite, check),) = report.failed()
+    hashed = PersonHash(home.settings.home_path)
+    assert (suite.rows, check.unexpected, check.positions) == (2, 2, ((0, 0, 13), (0, 0, 12), (0, 0, 4), (0, 0, 3)))
+    assert set(check.persons) == {hashed("user:3"), hashed("user:4")}
+
+
+def test_a_live_batch_that_the_gate_refuses_says_so(homes, monkeypatch):
+    """Within the interval nothing is looked at; after it, the writer names what its callback died of."""
+    home = homes(gate="enforce")
+    home.archive([page(0, "user:0")], offsets(1))
+    home.open()
+    finish(home)
+    monkeypatch.setattr("twofold.spark.personalize.personalization_rows", everyone_sendable)
+    home.writer._prepared = None
+    home.archive([page(1, "user:1")], offsets(2))
+    home.live()
+    assert home.rows()["user:1"]["batch"] == 2
+    home.clock.now_ms += home.settings.gate.sample_interval_ms
+    home.archive([page(2, "user:2")], offsets(3))
+    with pytest.raises(ValidationRefused):
+        home.live()
+    assert isinstance(home.writer.died_of, ValidationRefused) and "user:2" not in home.rows()
 
 
 # --- the table --------------------------------------------------------------------------------------------------------------------

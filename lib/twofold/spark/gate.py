@@ -61,7 +61,7 @@ def gated(spark: Any, settings: Settings, suites: Suites, row: ManifestRow, now_
         frame = _subject(spark, settings, row, name, entries, parent)
         if frame is not None:
             validated = validate(frame, suite, name, _parameters(row, parent, name), context)
-            found.append(_named(validated, entries, row, hashed))
+            found.append(blamed(validated, entries, row, hashed))
     report = Report(
         snapshot=row.snapshot,
         seq=row.seq,
@@ -76,7 +76,7 @@ def gated(spark: Any, settings: Settings, suites: Suites, row: ManifestRow, now_
         write_data_docs(context, settings.home_path / "data_docs")
     file = write_report(reports_place(manifest), report, page(report), settings.gate.keep_reports)
     if report.refused:
-        raise ValidationRefused(_refusal(report, file, settings))
+        raise ValidationRefused(refusal(report, file, settings, "the snapshot", "the snapshot before it serves"))
     return replace(row, validation=_compact(report, int((time.monotonic() - started) * 1000)))
 
 
@@ -123,7 +123,7 @@ def _parameters(row: ManifestRow, parent: ManifestRow | None, suite: str) -> dic
 
 
 # --- what is told -------------------------------------------------------------------------------------------------------------
-def _named(validated: Validated, archive: DataFrame, row: ManifestRow, hashed: PersonHash) -> Validated:
+def blamed(validated: Validated, archive: DataFrame, row: ManifestRow, hashed: PersonHash) -> Validated:
     """The same with the rows to blame counted and some of them named."""
     named: dict[str, Check] = {}
     for offence in validated.offences:
@@ -157,15 +157,16 @@ def _place(row: ManifestRow, found: Any) -> LogPlace:
     return row.topic_ordinal(found.topic_id), found.partition, found.offset
 
 
-def _refusal(report: Report, file: str, settings: Settings) -> str:
+def refusal(report: Report, file: str, settings: Settings, what: str, then: str) -> str:
+    """One line: what was refused and why, what holds now, and the way out."""
     failed = report.failed()
     suite, check = failed[0]
     blame = "" if check.unexpected is None else f", {check.unexpected} rows to blame"
     more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
     return (
-        f"the gate refused the snapshot: {suite.suite}.{check.name} (observed {check.observed}, {_limits(check)}{blame}){more}; "
-        f"the snapshot before it serves. Report: {file}. If the data is right, change the threshold in "
-        f"{settings.gate.expectations}/{suite.suite}.yaml, or publish once with TWOFOLD_GATE__MODE=report"
+        f"the gate refused {what}: {suite.suite}.{check.name} (observed {check.observed}, {_limits(check)}{blame}){more}; "
+        f"{then}. Report: {file}. If the data is right, change the threshold in "
+        f"{settings.gate.expectations}/{suite.suite}.yaml, or go on once with TWOFOLD_GATE__MODE=report"
     )
 
 

@@ -51,11 +51,13 @@ def tasks_run(spark: Any, count: int) -> bool:
 
 
 class Running(NamedTuple):
-    """A started stream: its query, whether it is ready, what else is to be done now and then (whether more of it waits)."""
+    """A started stream: its query, whether it is ready, what else is to be done now and then (whether more of it waits), and the
+    named error that its own callback died of: the query itself tells only that Python failed."""
 
     query: Any
     is_ready: Callable[[], bool]
     tick: Callable[[], bool] = lambda: False
+    died_of: Callable[[], TwofoldError | None] = lambda: None
 
 
 Start = Callable[[Any, Settings], Running]
@@ -93,12 +95,14 @@ def run_streams(
     (the topic grew), they are started again.
     """
     stopped = False
+    streams: list[Running] = []
 
     def stop(_number: int, _frame: Any) -> None:
         nonlocal stopped
         stopped = True
 
     def work() -> int:
+        nonlocal streams
         settings = load_settings(options.config, home=options.home)
         held = slots(settings)
         spark = open_session(settings, job, held)
@@ -138,6 +142,10 @@ def run_streams(
         if lost is not None:
             print(f"{job}: another {lost} has taken over its tables: this one stops", file=sys.stderr, flush=True)
             return WriterFenced.exit_code
+        for died_of in (stream.died_of() for stream in streams):
+            if died_of is not None:
+                print(f"{job}: {died_of}", file=sys.stderr, flush=True)
+                return died_of.exit_code
         print(f"{job}: the stream stopped: {first_line(str(error))}", file=sys.stderr, flush=True)
         return 1
 

@@ -32,6 +32,7 @@ from twofold.spark.due import Due
 from twofold.spark.hot_slice import HotSlice
 from twofold.spark.job import Running, has_polled
 from twofold.spark.personalization import SHARED, append_rows, create_personalization, personalization_rows, shared_row
+from twofold.spark.sample_gate import SampleGate
 from twofold.spark.set_merge import merge_people
 from twofold.spark.standing import put_rows, read_anew, standing
 from twofold.spark.state_rows import empty_state
@@ -105,6 +106,8 @@ class Personalizer:
         self._spark, self._settings, self._writer, self._catalogue = spark, settings, writer, catalogue
         self._now_ms, self._log_end = now_ms, log_end or broker_log_end
         self._table, self._archive = settings.table("personalization"), settings.table("archive")
+        #: The named error that the stream's callback died of.
+        self.died_of: TwofoldError | None = None
         self._turns = Turns()
         root = settings.checkpoint("personalize")
         # A start begins at the archive's newest version and looks up itself whom it missed: see `_open`.
@@ -118,11 +121,14 @@ class Personalizer:
         self._chunks: deque[Choose] = deque()
         self._refreshing: tuple[int, int | None] = (-1, None)
         self._tidy = Tidy(spark, self._table, settings.personalize)
+        self._gate = SampleGate(spark, settings)
         self._open()
 
     # --- where it stands --------------------------------------------------------------------------------------------------------
     def _open(self) -> None:
         create_archive(self._spark, self._archive)
+        # Who waits for this table from now on waits for this writer.
+        write_told(self._settings.home_path, EMPTY_OFFSETS)
         last = newest_commit(self._table)
         self._batch, self._refreshed, self._told = last.batch, last.refreshed, last.told
         #: The number of the first batch of the era: tidying may rewrite earlier ones.
@@ -170,12 +176,16 @@ class Personalizer:
     # --- one batch --------------------------------------------------------------------------------------------------------------
     def on_batch(self, frame: DataFrame, batch_id: int) -> None:
         """A micro-batch over the archive: its people are emitted at the end that it reached."""
-        with self._turns.live():
-            self._move()
-            end = self._end_of(batch_id)
-            kept = self._slice.add(frame, end)
-            self._emit("live", _persons(kept.select("person").distinct()), told=end)
-            self._tell()
+        try:
+            with self._turns.live():
+                self._move()
+                end = self._end_of(batch_id)
+                kept = self._slice.add(frame, end)
+                self._emit("live", _persons(kept.select("person").distinct()), told=end)
+                self._tell()
+        except TwofoldError as error:
+            self.died_of = error
+            raise
 
     def _emit(self, kind: str, whom: Sequence[str] | Choose, told: Offsets = EMPTY_OFFSETS, refreshed: int | None = None) -> int:
         """Rows of some people at one (t, O); returns how many. None where the snapshot cannot be read at t.
@@ -203,14 +213,19 @@ class Personalizer:
         freshness = Freshness(row.snapshot, row.cut.to_json(), high.to_json(), row.as_of_ms, t, None, lag, state)
         self._batch += 1
         put_rows(self._shared, shared_row(row, freshness, o, self._batch, self._era, serving.consent_max_lag_ms))
-        rows = self._rows(whom) if callable(whom) else self._rows_among(whom)
+        rows = read_anew(self._rows(whom) if callable(whom) else self._rows_among(whom))
+        if self._gate.is_due(row, t):
+            self._gate.look(rows, row, o, self._archived, t)
         self._refreshed = self._refreshed if refreshed is None else refreshed
         commit = Commit(self._batch, self._refreshed, self._told)
         self._writer.confirm()
-        append_rows(read_anew(rows), self._table, {**commit.to_json(), "kind": kind, "t": t})
+        append_rows(rows, self._table, {**commit.to_json(), "kind": kind, "t": t})
         written = rows_of_batch(self._table, self._batch, ["person", "valid_until"])
         self._due.put(zip(written["person"].to_pylist(), written["valid_until"].to_pylist(), strict=True))
         return len(written)
+
+    def _archived(self) -> DataFrame:
+        return archive_at(self._spark, self._settings, int(open_table(self._archive).version()))
 
     def _tell(self) -> None:
         """Say how far the table is, for who waits for it: whoever was touched below has a row."""
@@ -332,4 +347,4 @@ def start_personalize(spark: Any, settings: Settings, catalogue: Catalogue = CAT
         .trigger(processingTime=f"{settings.personalize.trigger_ms} milliseconds")
         .start()
     )
-    return Running(query, lambda: has_polled(query), writer.tick)
+    return Running(query, lambda: has_polled(query), writer.tick, lambda: writer.died_of)

@@ -91,6 +91,7 @@ def validate_sample(
     suite: str = "personalization",
     parameters: Mapping[str, float] | None = None,
     loaded: Suite | None = None,
+    context: Any = None,
 ) -> Validated:
     """Hold at most ``gate.sample_rows`` rows of a frame to a suite of the settings' folder (or to ``loaded``).
 
@@ -98,7 +99,7 @@ def validate_sample(
     """
     sample = frame.limit(settings.gate.sample_rows).persist()
     try:
-        return validate(sample, loaded or load_suite(settings.gate.expectations, suite), suite, parameters)
+        return validate(sample, loaded or load_suite(settings.gate.expectations, suite), suite, parameters, context)
     finally:
         sample.unpersist()
 
