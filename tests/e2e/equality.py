@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -14,7 +15,9 @@ from twofold.events import Entry
 from twofold.reader import Reader
 from twofold.settings import Settings
 from twofold.stores.archive_log import archive_end, committed_ranges
+from twofold.stores.personalization import current_rows
 from twofold.testing.oracle import by_person, record_of, winners
+from twofold.timeline import Offsets
 
 
 class Truth:
@@ -82,3 +85,26 @@ def conserved(system: System, log: list[Entry]) -> None:
     counted = Counter((entry.partition, entry.verdict == "ok") for entry in log)
     ends = {key.partition: end for key, end in system.log_end().items()}
     assert {p: counted[(p, True)] + counted[(p, False)] for p in ends} == ends
+
+
+def assert_rows_hold(system: System) -> list[dict[str, Any]]:
+    """Everybody has a row of `personalization`, each the plain recomputation at its own (t, O); nothing of its person's lies above
+    that O. Returns the rows."""
+    log = system.log()
+    truths: dict[str, Truth] = {}
+    rows = current_rows(system.settings.table("personalization"), 0).to_pylist()
+    newest = Truth(log, topics(system))
+    assert {row["person"] for row in rows} == set(newest.people)
+    for row in rows:
+        if row["o"] not in truths:
+            o = Offsets.from_json(json.loads(row["o"]))
+            truths[row["o"]] = Truth([entry for entry in log if o.holds(entry.position)], topics(system))
+        want = truths[row["o"]].values(row["person"], row["t"])
+        record = json.loads(row["record"])
+        assert record["values"] == want["values"], f"{row['person']} at {row['t']}"
+        assert set(record["fields"].values()) == {"exact"}
+        assert truths[row["o"]].people[row["person"]] == newest.people[row["person"]]
+        if record["sendable"]["ok"]:
+            assert want["sendable"]["ok"] and record["freshness"]["state"] in ("fresh", "stale")
+    assert any(Offsets.from_json(json.loads(row["o"])) == system.log_end() for row in rows)
+    return rows

@@ -1,4 +1,4 @@
-"""Speed, archive and batch on a standalone cluster of two workers; kill -9 of a worker and its executors loses nothing."""
+"""Speed, archive, personalize and batch on a standalone cluster of two workers; kill -9 of a worker and its executors loses nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import System, wait_for
-from tests.e2e.equality import Truth, conserved, differences, topics
+from tests.e2e.equality import Truth, assert_rows_hold, conserved, differences, topics
 from twofold.local.cluster import Cluster
 from twofold.local.convert import CONVERTERS, encode_event
 from twofold.local.project import ROOT, child_environment, spark_submit
@@ -38,7 +38,7 @@ def system(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     # The wide tables are tables like `state`: compiling them on each executor is most of a small rebuild.
     monkeypatch.setenv("TWOFOLD_BATCH__WIDE_TABLES", "false")
     running = System(tmp_path / "home")
-    running.up()
+    running.up(personalize=True)
     try:
         yield running
     finally:
@@ -81,3 +81,4 @@ def test_a_killed_worker_loses_nothing(system: System, cluster: Cluster, tmp_pat
     truth = Truth(log, topics(system))
     newest = max(e.at_ms or 0 for entries in truth.people.values() for e in entries)
     assert differences(system.settings, truth, newest + 1) == []
+    assert {row["seq"] for row in assert_rows_hold(system)} <= {0, 1}
