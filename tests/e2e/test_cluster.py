@@ -1,4 +1,4 @@
-"""Speed, archive, personalize and batch on a standalone cluster of two workers; kill -9 of a worker and its executors loses nothing."""
+"""Speed, archive, personalize and batch on a standalone cluster of two workers; kill -9 of a worker loses nothing."""
 
 from __future__ import annotations
 
