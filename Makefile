@@ -76,7 +76,7 @@ notebook: setup $(HOME_DIR)/demo/second-night  ## the notebooks, on the demo's h
 sim: setup  ## the simulator's long form: make sim READS=1000000 SEED=1
 	@$(BIN)/python -m twofold.testing.simulate --reads $(READS) --seed $(SEED) --processes 2
 
-bench: setup  ## figures for docs/results.md; three quarters of an hour (BENCH="merge backlog" for some)
+bench: setup  ## figures for docs/results.md; two hours (BENCH="merge backlog" for some)
 	@$(BIN)/python -m tests.bench.run $(BENCH)
 
 clean:  ## remove what setup and the demo made

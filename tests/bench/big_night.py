@@ -1,0 +1,126 @@
+"""A whole night over generated events, every column and the gate on, against queries by hand over the same files in one run.
+
+The rivals: ``rival`` (Spark, `state`) and ``engines`` (Spark, DuckDB, Polars, `wide_person`), each from the archive's files to written
+files, in processes of their own where they are not Spark. Their rows must equal ours. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from tests.bench.bench_batch import differing as differing_states
+from tests.bench.bench_batch import meter
+from tests.bench.engines import differing, duckdb_rows, polars_rows, spark_rows
+from tests.bench.generated_archive import TOPIC, log_start, make_archive
+from tests.bench.rival import rival_rows
+from tests.bench.wide_night import EVENTS_A_PERSON
+from twofold.settings import Settings
+from twofold.spark.batch import rebuild
+from twofold.spark.published import write_version
+from twofold.spark.session import cores, open_session
+from twofold.spark.state_rows import tasks_of
+from twofold.stores.home_log import HomeLog, write_home_log
+from twofold.stores.places import data_files
+from twofold.views import ManifestRow
+
+_DUCKDB_MEMORY = "12GB"
+
+
+def _measured(work: Callable[..., None], pipe: Any, arguments: tuple[Any, ...]) -> None:
+    start = time.perf_counter()
+    work(*arguments)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    pipe.send((time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6))
+
+
+def _apart(work: Callable[..., None], *arguments: Any) -> dict[str, float]:
+    """Seconds, processor seconds and most memory (GB) of some work in a fresh process."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_measured, args=(work, theirs, arguments))
+    process.start()
+    theirs.close()
+    try:
+        wall, cpu, gigabytes = ours.recv()
+    except EOFError as error:
+        raise RuntimeError(f"{work.__name__} died: exit {process.exitcode}") from error
+    process.join()
+    return {"s": round(wall, 1), "cpu_s": round(cpu, 1), "gb": round(gigabytes, 1)}
+
+
+def measure(events: int) -> dict[str, object]:
+    """Raises ``AssertionError`` when a rival's rows differ from ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(home=folder)
+        spark = open_session(settings, "bench", spark__driver__memory="5g")
+        write_home_log(settings.home_path, HomeLog(TOPIC, log_start(), 0))
+        tasks = tasks_of(events)
+        make_archive(spark, settings.table("archive"), events, max(1, events // EVENTS_A_PERSON), tasks)
+        measured = meter(spark)
+        steps: list[tuple[str, float]] = []
+        published: list[ManifestRow] = []
+        whole = measured(
+            lambda: published.append(rebuild(spark, settings, report=lambda step: steps.append((step, time.perf_counter()))))
+        )
+        row = published[0]
+        assert row.as_of_ms is not None and row.archive_version is not None and row.horizon_ms is not None
+        archive, t = settings.table("archive"), row.as_of_ms
+        states, wide = str(Path(folder) / "states"), str(Path(folder) / "wide")
+        by_hand = {
+            "spark_state": measured(
+                lambda: write_version(
+                    rival_rows(spark, archive, row.archive_version or 0, row.cut, row.horizon_ms or 0, tasks), states, "rival"
+                )
+            ),
+            "spark_wide": measured(
+                lambda: write_version(spark_rows(spark, archive, row.archive_version or 0, t, tasks), wide, "rival")
+            ),
+        }
+        different = differing_states(spark, settings.table("state"), states)
+        if different:
+            raise AssertionError(f"the rival's `state` differs from ours in {different} places")
+        spark.stop()
+        files, _filesystem = data_files(archive, row.archive_version)
+        ours, _filesystem = data_files(settings.table("wide_person"), row.tables["wide_person"])
+        outs = {name: Path(folder) / f"{name}.parquet" for name in ("duckdb", "polars")}
+        apart = {
+            "duckdb": _apart(duckdb_rows, files, t, outs["duckdb"], _DUCKDB_MEMORY, Path(folder) / "spill"),
+            "polars": _apart(polars_rows, files, t, outs["polars"]),
+        }
+        rows = {"spark": data_files(wide, 0)[0], **{name: [str(out)] for name, out in outs.items()}}
+        for name, theirs in rows.items():
+            found = differing(ours, theirs)
+            if found:
+                raise AssertionError(f"the rows of {name} differ from ours: {found}")
+    took = {step: round(later - at, 1) for (step, at), (_next, later) in pairwise(steps)}
+    hand_s = sum(wall for wall, _cpu in by_hand.values())
+    without_gate_s = whole[0] - took["gate"]
+    return {
+        "events": events,
+        "persons": row.counts["persons"],
+        "cores": cores(),
+        "rebuild_s": round(whole[0], 1),
+        "rebuild_cpu_s": round(whole[1], 1),
+        "steps_s": took,
+        "by_hand": {name: {"s": round(wall, 1), "cpu_s": round(cpu, 1)} for name, (wall, cpu) in by_hand.items()},
+        "duckdb_wide": apart["duckdb"],
+        "polars_wide": apart["polars"],
+        "ratio_to_spark_by_hand": round(without_gate_s / hand_s, 2),
+        "gate_on_top": round(took["gate"] / without_gate_s, 2),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--events", type=int, default=20_000_000)
+    options = parser.parse_args()
+    print(json.dumps(measure(options.events)))
