@@ -1,7 +1,7 @@
 """A whole night over generated events, every column and the gate on, against queries by hand over the same files in one run.
 
-The rivals: ``rival`` (Spark, `state`) and ``engines`` (Spark, DuckDB, Polars, `wide_person`), each from the archive's files to written
-files, in processes of their own where they are not Spark. Their rows must equal ours. Prints one JSON line.
+The rivals: ``rival`` (Spark, `state`) and ``engines`` (Spark, DuckDB, Polars, `wide_person`), each from the archive's files to
+written files, in processes of their own where they are not Spark. Their rows must equal ours. Prints one JSON line.
 """
 
 from __future__ import annotations

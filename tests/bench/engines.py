@@ -1,7 +1,7 @@
 """`wide_person` by hand, without the catalogue: one query each for Spark, DuckDB and Polars, straight from the archive's files.
 
-All 30 features at ``t``, in the columns and types of `wide_person`; the rivals of ``big_night``. Each takes the first copy of an event,
-explodes facts, and joins what is grouped by a name to one aggregate a person.
+All 30 features at ``t``, in the columns and types of `wide_person`; the rivals of ``big_night``. Each takes the first copy of an
+event, explodes facts, and joins what is grouped by a name to one aggregate a person.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ def spark_rows(spark: Any, archive: str, version: int, t: int, partitions: int) 
           WHERE kind = 'view' AND product IS NOT NULL AND at_ms < {t} AND at_ms >= {t - _MONTH} GROUP BY person, product),
         by_money AS (
           SELECT person, {entries("revenue", "paid > 0")} AS revenue_lifetime,
-                 {entries("refunds", "refunded > 0")} AS refunds_lifetime, {entries("round(revenue / paid)", "paid > 0")} AS average_order FROM money GROUP BY person),
+                 {entries("refunds", "refunded > 0")} AS refunds_lifetime,
+                 {entries("round(revenue / paid)", "paid > 0")} AS average_order
+          FROM money GROUP BY person),
         by_bought AS (SELECT person, {ranked("", 5)} AS top_products_lifetime FROM bought GROUP BY person),
         by_viewed AS (
           SELECT person, {ranked(" FILTER (WHERE weight > 0)", 3)} AS top_categories_30d,
@@ -123,7 +125,8 @@ def spark_rows(spark: Any, archive: str, version: int, t: int, partitions: int) 
         by_hours AS (SELECT person, {ranked("", 3)} AS active_hours_30d FROM hours GROUP BY person),
         by_seen AS (
           SELECT person,
-            transform(slice(sort_array(collect_list(struct(mark, name AS n)), false), 1, 5), x -> x.n) AS recent_products FROM seen GROUP BY person)
+            transform(slice(sort_array(collect_list(struct(mark, name AS n)), false), 1, 5), x -> x.n) AS recent_products
+          FROM seen GROUP BY person)
         SELECT person, {", ".join(_FILLED.get(name, name) for name in WIDE)}
         FROM people LEFT JOIN by_money USING (person) LEFT JOIN by_bought USING (person) LEFT JOIN by_viewed USING (person)
           LEFT JOIN by_hours USING (person) LEFT JOIN by_seen USING (person)
@@ -156,7 +159,9 @@ def duckdb_rows(files: list[str], t: int, out: Path, memory: str, folder: Path) 
           WHERE kind = 'view' AND product IS NOT NULL AND at_ms < {t} AND at_ms >= {t - _MONTH} GROUP BY person, product),
         by_money AS (
           SELECT person, {entries("revenue", "paid > 0")} AS revenue_lifetime,
-                 {entries("refunds", "refunded > 0")} AS refunds_lifetime, {entries("round(revenue / paid)", "paid > 0")} AS average_order FROM money GROUP BY person),
+                 {entries("refunds", "refunded > 0")} AS refunds_lifetime,
+                 {entries("round(revenue / paid)", "paid > 0")} AS average_order
+          FROM money GROUP BY person),
         by_bought AS (
           SELECT person, list(name ORDER BY weight DESC, last_ms DESC, name)[1:5] AS top_products_lifetime
           FROM bought GROUP BY person),
