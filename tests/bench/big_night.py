@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import random
 import resource
 import tempfile
 import time
@@ -17,19 +18,26 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset as ds
+
 from tests.bench.bench_batch import differing as differing_states
 from tests.bench.bench_batch import meter
 from tests.bench.engines import differing, duckdb_rows, polars_rows, spark_rows
 from tests.bench.generated_archive import TOPIC, log_start, make_archive
 from tests.bench.rival import rival_rows
 from tests.bench.wide_night import EVENTS_A_PERSON
+from twofold.reader import Reader
 from twofold.settings import Settings
 from twofold.spark.batch import rebuild
+from twofold.spark.personalize import Personalizer
 from twofold.spark.published import write_version
 from twofold.spark.session import cores, open_session
 from twofold.spark.state_rows import tasks_of
 from twofold.stores.home_log import HomeLog, write_home_log
-from twofold.stores.places import data_files
+from twofold.stores.one_writer import process_writer
+from twofold.stores.personalization import current_rows
+from twofold.stores.places import data_files, open_table
+from twofold.timeline import Offsets
 from twofold.views import ManifestRow
 
 _DUCKDB_MEMORY = "12GB"
@@ -55,6 +63,42 @@ def _apart(work: Callable[..., None], *arguments: Any) -> dict[str, float]:
         raise RuntimeError(f"{work.__name__} died: exit {process.exitcode}") from error
     process.join()
     return {"s": round(wall, 1), "cpu_s": round(cpu, 1), "gb": round(gigabytes, 1)}
+
+
+def _refresh(spark: Any, settings: Settings, end: Offsets, t: int) -> None:
+    """A row of `personalization` for everyone, as its writer does it after a snapshot: JSON and Delta write included."""
+    right = process_writer(settings, "personalize")
+    writer = Personalizer(spark, settings, right, now_ms=lambda: t, log_end=lambda _settings: end)
+    while writer.tick():
+        pass
+
+
+def _reads(settings: Settings, t: int) -> dict[str, object]:
+    """10,000 people's records by the library, and their rows of `wide_person` and `personalization`, one read each."""
+    location = settings.table("wide_person")
+    table = open_table(location).to_pyarrow_dataset()
+    people = table.to_table(columns=["person"])["person"].to_pylist()
+    some = random.Random(1).sample(people, 10_000)
+    took: dict[str, object] = {}
+    with Reader(settings) as reader:
+        start = time.perf_counter()
+        found = sum(1 for _record in reader.records(some, t))
+        took["records_10k_s"] = round(time.perf_counter() - start, 2)
+    assert found == len(some)
+    start = time.perf_counter()
+    assert len(table.to_table(filter=ds.field("person").isin(some))) == len(some)
+    took["wide_person_10k_s"] = round(time.perf_counter() - start, 2)
+    start = time.perf_counter()
+    assert len(current_rows(settings.table("personalization"), t, some)) == len(some)
+    took["personalization_10k_s"] = round(time.perf_counter() - start, 2)
+    points = []
+    for person in some[:300]:
+        start = time.perf_counter()
+        assert len(table.to_table(filter=ds.field("person") == person)) == 1
+        points.append((time.perf_counter() - start) * 1_000)
+    points.sort()
+    took["wide_person_point_ms"] = {"p50": round(points[150], 1), "p99": round(points[297], 1)}
+    return took
 
 
 def measure(events: int) -> dict[str, object]:
@@ -88,7 +132,9 @@ def measure(events: int) -> dict[str, object]:
         different = differing_states(spark, settings.table("state"), states)
         if different:
             raise AssertionError(f"the rival's `state` differs from ours in {different} places")
+        refresh = measured(lambda: _refresh(spark, settings, row.cut, t))
         spark.stop()
+        reads = _reads(settings, t)
         files, _filesystem = data_files(archive, row.archive_version)
         ours, _filesystem = data_files(settings.table("wide_person"), row.tables["wide_person"])
         outs = {name: Path(folder) / f"{name}.parquet" for name in ("duckdb", "polars")}
@@ -116,6 +162,8 @@ def measure(events: int) -> dict[str, object]:
         "polars_wide": apart["polars"],
         "ratio_to_spark_by_hand": round(without_gate_s / hand_s, 2),
         "gate_on_top": round(took["gate"] / without_gate_s, 2),
+        "personalization_refresh": {"s": round(refresh[0], 1), "cpu_s": round(refresh[1], 1)},
+        **reads,
     }
 
 
