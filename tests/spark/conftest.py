@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import tests.s3  # noqa: F401  (the keys of the object store must be in the environment before the JVM starts)
+from tests.spark.personalize_home import Home
 from twofold.settings import Settings
 from twofold.spark.session import PLACE, open_session
 
@@ -17,3 +18,11 @@ def spark(tmp_path_factory):
     session = open_session(Settings(home=str(home)), "tests", spark__driver__memory="3g", spark__driver__extraJavaOptions=options)
     yield session
     session.stop()
+
+
+@pytest.fixture
+def homes(spark, tmp_path, monkeypatch):
+    """Makes homes of :mod:`tests.spark.personalize_home`."""
+    # The slice then gathers its files at every second batch.
+    monkeypatch.setattr("twofold.spark.hot_slice._FANOUT", 2)
+    return lambda **options: Home(spark, tmp_path, **options)
