@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from threading import Thread
 from typing import Any
 
@@ -78,6 +79,27 @@ def test_tidying_beside_appends_and_every_reader(spark, homes):
 
     gather_files(spark, home.table)
     assert assert_equal_to_the_library(home) == expected
+
+
+def test_the_table_stays_small_however_many_batches(homes, monkeypatch):
+    monkeypatch.setattr("twofold.spark.tidy._LOOK_EVERY_MS", 0)
+    home = homes(now_ms=NOW_MS + 10, tidy_files=6)
+    people = [f"user:{n}" for n in range(4)]
+    home.archive([page(n, person) for n, person in enumerate(people)], offsets(4))
+    home.open()
+    sizes = []
+    for _ in range(20):
+        home.clock.now_ms += 1
+        home.writer._emit("due", people)
+        finish(home)
+        tidying = home.writer._tidy._thread
+        if tidying is not None:
+            tidying.join()
+        sizes.append((len(DeltaTable(home.table).file_uris()), DeltaTable(home.table).to_pyarrow_dataset().count_rows()))
+    assert max(files for files, _rows in sizes) <= 6, "never more files than asked for"
+    assert sum(files < before for (before, _r), (files, _s) in pairwise(sizes)) >= 3, "tidied again and again"
+    assert max(rows for _files, rows in sizes) <= 6 * len(people), "and one row a person is left of the old ones"
+    assert {row["batch"] for row in assert_equal_to_the_library(home).values()} == {home.writer._batch}
 
 
 def test_a_feature_may_not_take_the_name_of_a_column():

@@ -17,9 +17,11 @@ from twofold.stores.personalization import RECORD_COLUMN, ROW_COLUMNS, current_v
 from twofold.timeline import Offsets
 from twofold.views import ManifestRow
 
-#: A log of rows: old commits and files are soon of no use. Statistics of what stands before the features only.
+#: A log of rows: old commits and files are soon of no use, and at a commit a second a checkpoint of the log every ten would be
+#: most of what is written. Statistics of what stands before the features only.
 PROPERTIES = {
     "delta.enableDeletionVectors": "false",
+    "delta.checkpointInterval": "100",
     "delta.logRetentionDuration": "interval 1 days",
     "delta.deletedFileRetentionDuration": "interval 1 hours",
     "delta.dataSkippingNumIndexedCols": str(len(ROW_COLUMNS)),
