@@ -12,7 +12,7 @@ import polars
 import pytest
 from deltalake import DeltaTable
 
-from tests.spark.personalize_home import SMALL, TOPIC, assert_equal_to_the_library
+from tests.spark.personalize_home import SMALL, TOPIC, assert_equal_to_the_library, finish
 from tests.spark.test_batch import offsets, page
 from twofold.errors import DefinitionError
 from twofold.features import Catalogue, Feature
