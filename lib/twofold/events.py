@@ -105,12 +105,18 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 
 _ENTRY_DECODER = msgspec.json.Decoder(Entry)
+_ENTRIES_DECODER = msgspec.json.Decoder(tuple[Entry, ...])
 _ENTRY_ENCODER = msgspec.json.Encoder()
 
 
 def decode_entry(message: bytes | memoryview) -> Entry:
     """The entry of a ``facts`` message. Raises ``msgspec.ValidationError`` or ``msgspec.DecodeError``."""
     return _ENTRY_DECODER.decode(message)
+
+
+def decode_entries(messages: list[bytes]) -> tuple[Entry, ...]:
+    """The entries of many ``facts`` messages at once, which costs less than one by one. Raises as :func:`decode_entry`."""
+    return _ENTRIES_DECODER.decode(b"[" + b",".join(messages) + b"]")
 
 
 def encode_entry(entry: Entry) -> bytes:

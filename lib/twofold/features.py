@@ -102,7 +102,7 @@ def _presenter(kind: Kind, k: int | None) -> Callable[[Any, int], Any]:
         case Decayed():
 
             def scores(state: Mapping[str, dict[int, int]], t: int) -> dict[str, float]:
-                ordered = sorted((-kind.score(sums, t), name) for name, sums in state.items())
+                ordered = sorted((-score, name) for name, score in kind.scores(state, t).items())
                 return {name: -negative for negative, name in ordered[:k] if negative != 0}
 
             return scores

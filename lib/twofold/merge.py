@@ -11,15 +11,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from twofold.columns import I8, NULL_CODE, Fact, FactColumns, facts_of, id_hash
 from twofold.events import Entry
-from twofold.features import Catalogue, Primary, Select
-from twofold.states import Rows
+from twofold.features import Catalogue, Select
+from twofold.states import Kind, Rows
 from twofold.timeline import DAY_MS, EMPTY_OFFSETS, Offsets, PartitionKey
 from twofold.views import HotView, ManifestRow, PersonSnapshot
 
@@ -216,34 +216,58 @@ def _search(times: Any, at_ms: int) -> int:
     return bisect_left(times, at_ms) if isinstance(times, list) else int(np.searchsorted(times, at_ms))
 
 
+class _Step(NamedTuple):
+    """A primary as a read walks it: what of its definition is looked at, without looking it up again for every read."""
+
+    name: str
+    state: Kind
+    select: Select
+    width_ms: int | None
+    #: (place in a ``Fact``, text) of each column that must equal a text
+    equals: tuple[tuple[int, str], ...]
+
+
 @lru_cache(maxsize=16)
-def _by_kind(catalogue: Catalogue) -> dict[str, tuple[Primary, ...]]:
-    kinds: dict[str, list[Primary]] = {}
-    for primary in catalogue.primaries.values():
-        for kind in primary.select.kinds:
-            kinds.setdefault(kind, []).append(primary)
-    return {kind: tuple(primaries) for kind, primaries in kinds.items()}
+def _steps(catalogue: Catalogue) -> tuple[_Step, ...]:
+    return tuple(
+        _Step(
+            primary.name,
+            primary.state,
+            primary.select,
+            primary.window.width_ms,
+            tuple((Fact._fields.index(column), text) for column, text in primary.select.equals),
+        )
+        for primary in catalogue.primaries.values()
+    )
+
+
+@lru_cache(maxsize=16)
+def _by_kind(catalogue: Catalogue) -> dict[str, tuple[_Step, ...]]:
+    kinds: dict[str, list[_Step]] = {}
+    for step in _steps(catalogue):
+        for kind in step.select.kinds:
+            kinds.setdefault(kind, []).append(step)
+    return {kind: tuple(steps) for kind, steps in kinds.items()}
 
 
 def _select_hot(catalogue: Catalogue, entries: Iterable[Entry], t: int) -> dict[str, list[Fact]]:
     """Hot facts by the primary that counts them at t. The lists may be shared: read them only."""
+    by_kind = _by_kind(catalogue)
     of_kind: dict[str, list[Fact]] = {}
-    for entry in sorted((e for e in entries if e.at_ms is not None and e.at_ms < t), key=_AT_MS):
+    for entry in sorted([e for e in entries if e.at_ms is not None and e.at_ms < t], key=_AT_MS):
         for fact in facts_of(entry):
             of_kind.setdefault(fact.kind, []).append(fact)
-    by_kind = _by_kind(catalogue)
     out: dict[str, list[Fact]] = {}
     for kind, facts in of_kind.items():
-        times = [fact.at_ms for fact in facts]
-        for primary in by_kind.get(kind, ()):
-            start = primary.window.start(t)
-            low = 0 if start is None else bisect_left(times, start)
+        times = [fact[0] for fact in facts]
+        for step in by_kind.get(kind, ()):
+            low = 0 if step.width_ms is None else bisect_left(times, t - step.width_ms)
             chosen = facts[low:] if low else facts
-            if primary.select.equals:
-                chosen = [fact for fact in chosen if primary.select.holds(fact)]
+            for place, text in step.equals:
+                chosen = [fact for fact in chosen if fact[place] == text]
             if chosen:
-                known = out.get(primary.name)
-                out[primary.name] = chosen if known is None else known + chosen
+                known = out.get(step.name)
+                out[step.name] = chosen if known is None else known + chosen
     return out
 
 
@@ -252,17 +276,16 @@ def fold_person(
 ) -> dict[str, Any]:
     """States of all primaries at ``t``: ``older`` ⊕ recent facts ⊕ hot entries (already deduplicated)."""
     columns = person.recent.without_entries(replaced) if replaced else person.recent
-    folded = _Folded(columns, t)
+    folded = _Folded(columns, t) if columns.n_facts else None
     hot_facts = _select_hot(catalogue, hot, t)
     older = person.older
     states: dict[str, Any] = {}
-    for name, primary in catalogue.primaries.items():
-        kind = primary.state
+    for name, kind, select, width_ms, _equals in _steps(catalogue):
         state: Any = None
-        for rows in folded.rows(primary.select, primary.window.start(t)) if columns.n_facts else ():
+        for rows in folded.rows(select, None if width_ms is None else t - width_ms) if folded is not None else ():
             part = kind.fold_rows(columns, rows)
             state = part if state is None else kind.plus(state, part)
-        if primary.lifetime and name in older:
+        if width_ms is None and name in older:
             part = kind.decode(older[name])
             state = part if state is None else kind.plus(state, part)
         facts = hot_facts.get(name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, localcontext
 from functools import lru_cache
@@ -207,12 +208,12 @@ class Top(Kind):
         # A dozen numpy calls cost more than a loop over few rows. Times ascend, so the last one written is a code's latest.
         last = dict(zip(codes, at, strict=True))
         last.pop(NULL_CODE, None)
-        sums = dict.fromkeys(last, 0)
+        sums: dict[int, int]
         if self.weight is None:
-            for code in codes:
-                if code != NULL_CODE:
-                    sums[code] += 1
+            counts = Counter(codes)
+            sums = {code: counts[code] for code in last}
         else:
+            sums = dict.fromkeys(last, 0)
             null = NULLS[self.weight]
             for code, weight in zip(codes, getattr(columns, self.weight)[rows].tolist(), strict=True):
                 if code != NULL_CODE and weight != null:
@@ -261,19 +262,14 @@ class Histogram(Kind):
     def fold_rows(self, columns: FactColumns, rows: Rows) -> dict[int, Weight]:
         at = columns.at_ms[rows]
         if len(at) <= _FEW_ROWS:
-            return self._few_rows(at.tolist())
+            return self._few_rows(BUCKETS[self.bucket](at).tolist(), at.tolist())
         distinct, sums, last = _group_rows(BUCKETS[self.bucket](at), None, at)
         return dict(zip(distinct, zip(sums, last, strict=True), strict=True))
 
-    def _few_rows(self, at: list[int]) -> dict[int, Weight]:
-        bucket_of = BUCKETS[self.bucket]
-        last: dict[int, int] = {}
-        counts: dict[int, int] = {}
-        for at_ms in at:
-            bucket = bucket_of(at_ms)
-            last[bucket] = at_ms
-            counts[bucket] = counts.get(bucket, 0) + 1
-        return {bucket: (count, last[bucket]) for bucket, count in counts.items()}
+    def _few_rows(self, buckets: list[int], at: list[int]) -> dict[int, Weight]:
+        # Times ascend, so the last one written is a bucket's latest.
+        counts = Counter(buckets)
+        return {bucket: (counts[bucket], at_ms) for bucket, at_ms in dict(zip(buckets, at, strict=True)).items()}
 
     def encode(self, state: dict[int, Weight]) -> Any:
         return _encode_weights(state)
@@ -426,10 +422,13 @@ class Decayed(Kind):
             raise self.refuse(data)
         return {name: {int(index): weight for index, weight in sums.items()} for name, sums in data.items()}
 
-    def score(self, sums: dict[int, int], t: int) -> float:
-        """Decayed sum at ``t``, newest index first, rounded half-up to six decimals."""
+    def scores(self, state: Mapping[str, dict[int, int]], t: int) -> dict[str, float]:
+        """Decayed sums at ``t`` by name, each summed newest index first and rounded half-up to six decimals."""
         now, factor = decay_at(t, self.half_life_ms)
-        total: float = 0.0
-        for index in sorted(sums, reverse=True):
-            total += (sums[index] * 2.0**-40) * (ldexp(1.0, index - now) * factor)
-        return half_up(total, 6)
+        out: dict[str, float] = {}
+        for name, sums in state.items():
+            total: float = 0.0
+            for index in sorted(sums, reverse=True) if len(sums) > 1 else sums:
+                total += (sums[index] * 2.0**-40) * (ldexp(1.0, index - now) * factor)
+            out[name] = half_up(total, 6)
+        return out

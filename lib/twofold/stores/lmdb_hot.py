@@ -20,7 +20,7 @@ import lmdb
 import msgspec
 
 from twofold.errors import StoreError
-from twofold.events import Entry, decode_entry, encode_entry
+from twofold.events import Entry, decode_entries, decode_entry, encode_entry
 from twofold.stores.lmdb_env import close_shared, open_shared
 from twofold.stores.memory import extend_ranges
 from twofold.timeline import EMPTY_OFFSETS, Offsets, PartitionKey
@@ -142,7 +142,7 @@ class LmdbHotReader:
                     low, high = bounds.get(key[size:-_OFFSET_BYTES], (b"", b""))
                     if low <= key[-_OFFSET_BYTES:] < high:
                         values.append(value)
-        return _view(state, tuple(map(decode_entry, values)))
+        return _view(state, decode_entries(values))
 
     def vectors(self) -> HotView:
         """The vectors without any person's entries."""
