@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.columns import I8, NULL_CODE, Fact, FactColumns, facts_of, id_hash
-from twofold.events import Entry
+from twofold.events import FACT_KINDS, Entry
 from twofold.features import Catalogue, Select
 from twofold.states import Kind, Rows
 from twofold.timeline import DAY_MS, EMPTY_OFFSETS, Offsets, PartitionKey
@@ -29,6 +29,8 @@ Outcome = Literal["ok", "gap", "definition", "archive"]
 Rank = tuple[int, int, int, int]
 
 _EMPTY_PERSON = PersonSnapshot()
+#: Up to so many facts their times are looked through as a list.
+_FEW_FACTS = 2_048
 _AT_MS = attrgetter("at_ms")
 
 
@@ -139,35 +141,38 @@ class _Folded:
     """Rows of a person's recent columns by selection, found once a read."""
 
     def __init__(self, columns: FactColumns, t: int) -> None:
-        self._columns, self._t = columns, t
-        self._slices: dict[str, tuple[int, int, Any]] = {}
+        self._columns = columns
+        #: (first row, end row, event times) of each kind's facts before t, where there are some.
+        self._before_t: dict[str, tuple[int, int, Any]] = {}
+        self._lows: dict[tuple[str, int], int] = {}
         self._equal: dict[tuple[str, tuple[tuple[str, str], ...]], npt.NDArray[np.intp]] = {}
         self._codes: dict[str, int] = {}
         self._texts: dict[int, str] = {}
-
-    def _before_t(self, kind: str) -> tuple[int, int, Any]:
-        """(first row, end row, event times) of a kind's facts before t; few times as a list (bisect beats numpy there)."""
-        known = self._slices.get(kind)
-        if known is None:
-            start, end = self._columns.kind_range(kind)
-            if start == end:
-                known = (start, end, ())
-            else:
-                at = self._columns.at_ms[start:end]
-                times: Any = at.tolist() if end - start <= 512 else at
-                known = (start, start + _search(times, self._t), times)
-            self._slices[kind] = known
-        return known
+        at_ms, start = columns.at_ms, 0
+        # Few times as a list: bisect beats numpy there.
+        every = at_ms.tolist() if len(at_ms) <= _FEW_FACTS else None
+        for kind, end in zip(FACT_KINDS, columns.kind_ends, strict=False):
+            if end > start:
+                times = at_ms[start:end] if every is None else every[start:end]
+                before = _search(times, t)
+                if before:
+                    self._before_t[kind] = (start, start + before, times)
+                start = end
 
     def rows(self, select: Select, start_ms: int | None) -> list[Rows]:
         out: list[Rows] = []
         for kind in select.kinds:
-            start, end, times = self._before_t(kind)
-            if start == end:
+            span = self._before_t.get(kind)
+            if span is None:
                 continue
-            low = start if start_ms is None else start + _search(times, start_ms)
-            if low >= end:
-                continue
+            start, end, times = span
+            low = start
+            if start_ms is not None:
+                # Windows of one width begin at one row, whoever asks.
+                known = self._lows.get((kind, start_ms))
+                low = self._lows[kind, start_ms] = start + _search(times, start_ms) if known is None else known
+                if low >= end:
+                    continue
             if not select.equals:
                 out.append(slice(low, end))
                 continue

@@ -122,8 +122,10 @@ class Sum(Kind):
         return sum(getattr(fact, self.column) or 0 for fact in facts)
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> int:
-        values = getattr(columns, self.column)[rows]
-        return _exact_sum(values[values != NULLS[self.column]].astype(np.int64))
+        values, null = getattr(columns, self.column)[rows], NULLS[self.column]
+        if len(values) <= _FEW_ROWS:
+            return sum(value for value in values.tolist() if value != null)
+        return _exact_sum(values[values != null].astype(np.int64))
 
     def decode(self, data: Any) -> int:
         if type(data) is not int:
