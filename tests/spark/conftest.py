@@ -13,8 +13,9 @@ from twofold.spark.session import PLACE, open_session
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory):
     home = tmp_path_factory.mktemp("spark-home")
-    # Tests compile many queries and run each on few rows: the optimizing compiler would take longer than what it saves.
-    options = f"{PLACE['spark.driver.extraJavaOptions']} -XX:TieredStopAtLevel=1"
+    # Tests compile many queries and run each on few rows: the optimizing compiler would take longer than what it saves. Without it
+    # the JVM reserves 48 MiB for code, which so many queries fill: then everything is interpreted.
+    options = f"{PLACE['spark.driver.extraJavaOptions']} -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=512m"
     session = open_session(Settings(home=str(home)), "tests", spark__driver__memory="3g", spark__driver__extraJavaOptions=options)
     yield session
     session.stop()
