@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,16 +94,12 @@ def fresh(tmp_path: Path) -> Iterator[System]:
         running.down()
 
 
-def test_the_shop_and_a_hostile_corpus(fresh: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    # One in four entries is an attack: what the gate says of such a night is told, and the night is published all the same.
-    monkeypatch.setenv("TWOFOLD_GATE__MODE", "report")
+def test_the_shop_and_a_hostile_corpus(fresh: System) -> None:
     lines = [encode_event(event) for event in CONVERTERS["shop"](None, seed=11, persons=500, events=12_000, shuffle=200)]
     hostile = [value for _name, value in corpus() if value and b"\n" not in value and len(value) < 1_900_000]
     middle = len(lines) // 3
     _two_nights(fresh, lines[:middle] + hostile + lines[middle:], None, 100, "--incremental")
     assert current(fresh.settings.table("manifest")).counts["rows_recomputed"] > 0
-    first, second = (json.loads(line) for line in fresh.twofold("reports", "--json").stdout.splitlines())
-    assert first["failed"] == ["archive_slice.huge_amounts"] and second["failed"] == []
     conserved(fresh, fresh.log())
     # Lines end at LF only: a rejected entry may hold any other separator.
     rejected = fresh.twofold("quarantine", "--json").stdout.rstrip("\n").split("\n")
