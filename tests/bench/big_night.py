@@ -78,7 +78,7 @@ def _reads(settings: Settings, t: int) -> dict[str, object]:
     location = settings.table("wide_person")
     table = open_table(location).to_pyarrow_dataset()
     people = table.to_table(columns=["person"])["person"].to_pylist()
-    some = random.Random(1).sample(people, 10_000)
+    some = random.Random(1).sample(people, min(10_000, len(people)))
     took: dict[str, object] = {}
     with Reader(settings) as reader:
         start = time.perf_counter()
@@ -97,7 +97,7 @@ def _reads(settings: Settings, t: int) -> dict[str, object]:
         assert len(table.to_table(filter=ds.field("person") == person)) == 1
         points.append((time.perf_counter() - start) * 1_000)
     points.sort()
-    took["wide_person_point_ms"] = {"p50": round(points[150], 1), "p99": round(points[297], 1)}
+    took["wide_person_point_ms"] = {"p50": round(points[len(points) // 2], 1), "p99": round(points[len(points) * 99 // 100], 1)}
     return took
 
 

@@ -217,7 +217,7 @@ def polars_rows(files: list[str], t: int, out: Path) -> None:
     )
 
     def entries(value: pl.Expr) -> pl.Expr:
-        return pl.struct(pl.col("name").alias("key"), value.cast(pl.Int64).alias("value"))
+        return pl.struct(pl.col("name").alias("key"), value.cast(pl.Int64, strict=False).alias("value"))
 
     money = (
         facts.filter(kind.is_in(["order", "refund"]) & pl.col("amount_minor").is_not_null() & before)
@@ -314,8 +314,8 @@ def differing(ours: list[str], theirs: list[str]) -> dict[str, int]:
     """Persons by column whose value is another; scores may differ by two in their last, sixth, decimal."""
 
     with duckdb.connect(config={"threads": 2}) as db:
-        db.execute("CREATE VIEW a AS SELECT * FROM read_parquet($files)", {"files": ours})
-        db.execute("CREATE VIEW b AS SELECT * FROM read_parquet($files)", {"files": theirs})
+        for name, files in (("a", ours), ("b", theirs)):
+            db.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({files!r})")
         types = {row[0]: row[1] for row in db.execute("DESCRIBE b").fetchall()}
 
         def pairs(table: str, name: str) -> str:
@@ -325,11 +325,11 @@ def differing(ours: list[str], theirs: list[str]) -> dict[str, int]:
         checks = []
         for name in WIDE:
             if name == "interest":
-                a, b = (f"list_sort(list_transform({pairs(x, name)}, e -> e.value))" for x in "ab")
-                far = f"len(list_filter(list_zip({a}, {b}), z -> abs(z[1] - z[2]) > 2e-6))"
+                a, b = (f"list_sort(list_transform({pairs(x, name)}, lambda e: e.value))" for x in "ab")
+                far = f"len(list_filter(list_zip({a}, {b}), lambda z: abs(z[1] - z[2]) > 2e-6))"
                 different = f"len({a}) <> len({b}) OR {far} > 0"
             elif name in _MAPS:
-                a, b = (f"list_sort(list_transform({pairs(x, name)}, e -> (e.key, e.value::DECIMAL(38, 0))))" for x in "ab")
+                a, b = (f"list_sort(list_transform({pairs(x, name)}, lambda e: (e.key, e.value::DECIMAL(38, 0))))" for x in "ab")
                 different = f"{a} IS DISTINCT FROM {b}"
             else:
                 different = f'a."{name}" IS DISTINCT FROM b."{name}"'
