@@ -39,7 +39,7 @@ demo: setup  ## the main job: feed, nightly batch in the middle, records before 
 	@$(BIN)/twofold demo --home $(HOME_DIR) --data $(DATA) $(if $(FROM),--from $(FROM))
 
 test: setup lint  ## every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --side-by-side
 
 quick: setup  ## tests without Spark and without a broker, under a minute
 	@HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -m "not spark and not e2e and not slow"
