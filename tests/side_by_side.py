@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-#: Names the file into which the second process writes its reports, a line each.
-REPORTS = "TWOFOLD_TEST_REPORTS"
+#: Names the file into which the second process writes its reports, a line each. (Not TWOFOLD_…: that would be a setting.)
+REPORTS = "PYTEST_REPORTS_BESIDE"
 _MARK = "e2e"
 
 
