@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -66,7 +67,9 @@ class System:
 
     def stop(self, job: str, number: signal.Signals = signal.SIGTERM) -> None:
         process = self.running.pop(job)
-        os.killpg(process.pid, number)
+        # It may have died by itself: that was told by whoever waited for it.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
         process.wait(60)
 
     def kill(self, job: str) -> None:
