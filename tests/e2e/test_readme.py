@@ -31,11 +31,20 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home that the README's commands fill and leave stopped."""
     home = tmp_path_factory.mktemp("readme") / "home"
     environment = {**os.environ, "TWOFOLD_HOME": str(home)}
-    for command in commands():
+
+    def run(command: str) -> None:
         done = subprocess.run(
             ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=400
         )
         assert done.returncode == 0, f"{command}: exit {done.returncode}: {done.stderr[-1000:]}"
+
+    try:
+        for command in commands():
+            run(command)
+    except BaseException:
+        # Its last line stops the system: where an earlier one failed, this one does.
+        run(commands()[-1])
+        raise
     return home
 
 
