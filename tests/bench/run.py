@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,13 +19,15 @@ def _run(*arguments: str) -> None:
     subprocess.run(arguments, check=True)
 
 
-def _on_a_system(bench: str, rate: int, *without: str) -> None:
+def _on_a_system(bench: str, rate: int, *without: str, more: tuple[str, ...] = (), **settings: str) -> None:
+    """``more``: further arguments of the bench; ``settings``: of the system, as environment variables."""
+    os.environ.update(settings)
     with tempfile.TemporaryDirectory() as folder:
         home = str(Path(folder) / "home")
         leave_out = [word for name in without for word in ("--without", name)]
         subprocess.run([PYTHON, "-m", "twofold.cli", "up", "--detach", "--home", home, *leave_out], check=True)
         try:
-            _run(PYTHON, "-m", f"tests.bench.{bench}", "--home", home, "--rate", str(rate))
+            _run(PYTHON, "-m", f"tests.bench.{bench}", "--home", home, "--rate", str(rate), *more)
         finally:
             subprocess.run([PYTHON, "-m", "twofold.cli", "down", "--home", home], check=True)
 
@@ -39,6 +42,10 @@ BENCHES = {
     "incremental": lambda: _run(PYTHON, "-m", "tests.bench.incremental"),
     "latency-500": lambda: _on_a_system("latency", 500, "personalize"),
     "latency-2000": lambda: _on_a_system("latency", 2_000, "personalize"),
+    # What a batch boundary of speed costs, which the sixty minutes of a default batch leave out: two fall into five minutes.
+    "latency-boundaries": lambda: _on_a_system(
+        "latency", 500, "personalize", more=("--seconds", "300"), TWOFOLD_SPEED__BATCH_DURATION="2 minutes"
+    ),
     "personalize-500": lambda: _on_a_system("personalize", 500),
     "personalize-2000": lambda: _on_a_system("personalize", 2_000),
     # What the parts cost without the table: the difference is its price.
