@@ -21,11 +21,12 @@ def _run(*arguments: str) -> None:
 
 def _on_a_system(bench: str, rate: int, *without: str, more: tuple[str, ...] = (), **settings: str) -> None:
     """``more``: further arguments of the bench; ``settings``: of the system, as environment variables."""
-    os.environ.update(settings)
     with tempfile.TemporaryDirectory() as folder:
         home = str(Path(folder) / "home")
         leave_out = [word for name in without for word in ("--without", name)]
-        subprocess.run([PYTHON, "-m", "twofold.cli", "up", "--detach", "--home", home, *leave_out], check=True)
+        subprocess.run(
+            [PYTHON, "-m", "twofold.cli", "up", "--detach", "--home", home, *leave_out], check=True, env={**os.environ, **settings}
+        )
         try:
             _run(PYTHON, "-m", f"tests.bench.{bench}", "--home", home, "--rate", str(rate), *more)
         finally:
