@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import Exit
@@ -10,6 +10,17 @@ from typer.exceptions import Exit
 from twofold import show
 from twofold.commands.options import Config, Debug, Home, Json, instant, settings_of
 from twofold.errors import UsageError
+
+
+def show_night(night: Any, title: str, as_json: bool) -> None:
+    """What a Spark job of the command line gave, or its error and exit code."""
+    if night.exit_code:
+        show.errors.print(f"twofold: {night.error}", style="red", markup=False, soft_wrap=True)
+        raise Exit(night.exit_code)
+    if as_json:
+        show.json_line(night.row)
+    else:
+        show.show_rows(title, ["what", "value"], [[key, value] for key, value in night.row.items()])
 
 
 def batch(
@@ -29,13 +40,7 @@ def batch(
     settings = settings_of(home, config, debug)
     mode = "incremental" if incremental else "compare" if compare else "full"
     night = run_batch(settings, instant(as_of), config, lambda step: None if as_json else show.errors.print(f"  {step}"), mode)
-    if night.exit_code:
-        show.errors.print(f"twofold: {night.error}", style="red", markup=False, soft_wrap=True)
-        raise Exit(night.exit_code)
-    if as_json:
-        show.json_line(night.row)
-    else:
-        show.show_rows("published", ["what", "value"], [[key, value] for key, value in night.row.items()])
+    show_night(night, "published", as_json)
 
 
 COMMANDS = (batch,)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.exceptions import Exit
 
 from twofold import show
+from twofold.commands.night import show_night
 from twofold.commands.options import Config, Debug, Home, Json, settings_of
 from twofold.errors import UsageError
 from twofold.timeline import show_time
@@ -18,16 +18,6 @@ Seq = Annotated[int, typer.Argument(help="Sequence number of a snapshot: see `tw
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _show_night(night: Any, title: str, as_json: bool) -> None:
-    if night.exit_code:
-        show.errors.print(f"twofold: {night.error}", style="red", markup=False, soft_wrap=True)
-        raise Exit(night.exit_code)
-    if as_json:
-        show.json_line(night.row)
-    else:
-        show.show_rows(title, ["what", "value"], [[key, value] for key, value in night.row.items()])
 
 
 def snapshots(home: Home = None, config: Config = None, as_json: Json = False, debug: Debug = False) -> None:
@@ -59,7 +49,7 @@ def rollback(seq: Seq, home: Home = None, config: Config = None, as_json: Json =
     from twofold.local.upkeep import roll_back
 
     settings = settings_of(home, config, debug)
-    _show_night(roll_back(settings, seq, VERSION, _now_ms(), config), "current again", as_json)
+    show_night(roll_back(settings, seq, VERSION, _now_ms(), config), "current again", as_json)
 
 
 def pin(
@@ -125,7 +115,7 @@ def compact(
         night = upkeep.compact(settings, name, timeout, config, lambda step: None if as_json else show.errors.print(f"  {step}"))
         if not night.exit_code:
             night.row.update(table=name)
-        _show_night(night, "compacted", as_json)
+        show_night(night, "compacted", as_json)
 
 
 COMMANDS = (snapshots, rollback, pin, vacuum, compact)

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 
 from twofold.errors import ValidationRefused
 from twofold.settings import Settings
-from twofold.spark.cut import judged_entries
+from twofold.spark.cut import archive_at, judged_entries
 from twofold.spark.published import create_manifest
 from twofold.spark.suites import Suite, load_suite
 from twofold.spark.validate import Validated, open_context, validate, write_data_docs
@@ -53,7 +53,8 @@ def gated(spark: Any, settings: Settings, suites: Suites, row: ManifestRow, now_
     started = time.monotonic()
     manifest = settings.table("manifest")
     parent = next((old for old in rows(manifest) if old.seq == row.parent), None)
-    entries = _archive(spark, settings, row)
+    assert row.archive_version is not None
+    entries = archive_at(spark, settings, row.archive_version)
     hashed = PersonHash(settings.home_path)
     context = open_context()
     found = []
@@ -81,10 +82,6 @@ def gated(spark: Any, settings: Settings, suites: Suites, row: ManifestRow, now_
 
 
 # --- what is looked at --------------------------------------------------------------------------------------------------------
-def _archive(spark: Any, settings: Settings, row: ManifestRow) -> DataFrame:
-    return spark.read.format("delta").option("versionAsOf", row.archive_version).load(settings.table("archive"))
-
-
 def _subject(
     spark: Any, settings: Settings, row: ManifestRow, name: str, archive: DataFrame, parent: ManifestRow | None
 ) -> DataFrame | None:
