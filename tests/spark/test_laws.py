@@ -20,7 +20,7 @@ from twofold.events import FACT_KINDS
 from twofold.features import Primary, Select
 from twofold.rankings import decay_weight
 from twofold.spark.admission import FACTS_TYPE
-from twofold.spark.lower import Fold, decay_columns, facts_of, fold, fold_older
+from twofold.spark.lower import decay_columns, facts_of, fold
 from twofold.states import Count, Kind
 from twofold.testing.strategies import NOW_MS, event_times, histories
 from twofold.timeline import DAY_MS, EARLIEST_MS, HOUR_MS, LATEST_MS, Window
@@ -69,12 +69,22 @@ def python_fold(primary: Primary, facts: Sequence[Fact], t_ms: int):
     return primary.state.fold(f for f in facts if primary.window.holds(f.at_ms, t_ms) and primary.select.holds(f))
 
 
+BODY = ("kind", "product", "category", "campaign", "amount_minor", "currency", "quantity", "key", "value")
+
+
+def gathered(facts):
+    """``person`` and their ``facts``, as ``lower.facts_of`` gives them, from a frame of ``FACTS_SCHEMA``."""
+    entry = F.struct("event_id", "at_ms", "channel", "device").alias("entry")
+    return facts.groupBy("person").agg(
+        F.collect_list(F.struct("kind", "at_ms", "ordinal", entry, F.struct(*BODY).alias("fact"))).alias("facts")
+    )
+
+
 def native(spark, people: dict[str, Sequence[Fact]], t_ms: int) -> dict[str, dict]:
     """person -> primary -> decoded state, in one query."""
     rows = [(person, *(getattr(fact, name) for name in FACT_NAMES)) for person, facts in people.items() for fact in facts]
     frame = spark.createDataFrame(rows, FACTS_SCHEMA)
-    states = fold(frame, PRIMARIES, t_ms)
-    encoded = states.select("person", F.to_json(F.struct(*(p.name for p in PRIMARIES))).alias("json")).collect()
+    encoded = gathered(frame).select("person", F.to_json(fold(F.col("facts"), PRIMARIES, t_ms)).alias("json")).collect()
     out = {}
     for person, text in encoded:
         data = json.loads(text)
@@ -175,36 +185,34 @@ def test_tables_are_literals_of_the_plan(spark):
     assert "array(" not in frame._jdf.queryExecution().optimizedPlan().toString()
 
 
-def test_fold_older(spark):
+def test_the_facts_of_entries(spark):
     log = []
 
     @settings(max_examples=40, suppress_health_check=list(HealthCheck))
     @given(histories(persons=("user:1",), rejected=False), event_times())
     def draw(entries, _at):
         person = f"user:{len(log)}"
-        log.append((person, {entry.event_id: entry for entry in entries}))
+        log.append((person, list({entry.event_id: entry for entry in entries}.values())))
 
     draw()
-    body = ("kind", "product", "category", "campaign", "amount_minor", "currency", "quantity", "key", "value")
     rows = [
-        (person, e.event_id, e.at_ms, e.channel, e.device, [tuple(getattr(f, c) for c in body) for f in e.facts])
+        (
+            person,
+            [(e.event_id, e.at_ms, e.channel, e.device, [tuple(getattr(f, c) for c in BODY) for f in e.facts]) for e in winners],
+        )
         for person, winners in log
-        for e in winners.values()
     ]
-    frame = spark.createDataFrame(
-        rows, f"person string, event_id string, at_ms bigint, channel string, device string, facts {FACTS_TYPE}"
-    )
+    entry = f"struct<event_id:string,at_ms:bigint,channel:string,device:string,facts:{FACTS_TYPE}>"
+    frame = spark.createDataFrame(rows, f"person string, entries array<{entry}>").withColumn("facts", facts_of(F.col("entries")))
     horizon = CATALOGUE.horizon(NOW_MS, 5)
-    got = {
-        row.person: json.loads(row.json)
-        for row in fold_older(frame, CATALOGUE, horizon).select("person", F.to_json("older").alias("json")).collect()
-    }
-    assert facts_of(frame).count() == sum(len(e.facts) for _p, winners in log for e in winners.values())
+    older = fold(F.col("facts"), CATALOGUE.lifetime, horizon)
+    got = {row.person: row for row in frame.select("person", F.size("facts").alias("n"), F.to_json(older).alias("json")).collect()}
     for person, winners in log:
-        facts = [fact for e in winners.values() if e.at_ms < horizon for fact in python_facts_of(e)]
-        assert (person in got) == bool(facts)
+        assert got[person].n == sum(len(entry.facts) for entry in winners)
+        facts = [fact for entry in winners if entry.at_ms < horizon for fact in python_facts_of(entry)]
+        states = json.loads(got[person].json)
         for primary in CATALOGUE.lifetime:
-            encoded = got.get(person, {}).get(primary.name)
+            encoded = states.get(primary.name)
             state = primary.state.zero() if encoded is None else primary.state.decode(encoded)
             assert state == python_fold(primary, facts, horizon), primary
 
@@ -215,7 +223,7 @@ def test_unknown_kind_is_refused():
         zero = lift = plus = fold_rows = Kind.fold  # whole, so that only the missing native fold is wrong with it
 
     with pytest.raises(DefinitionError, match="no native fold"):
-        Fold([Primary("p", Other(), ANY)], NOW_MS)
+        fold(F.array(), [Primary("p", Other(), ANY)], NOW_MS)
 
 
 def test_every_kind_of_the_closed_set_is_tried():

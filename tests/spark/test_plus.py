@@ -8,12 +8,12 @@ import pytest
 from pyspark.sql import functions as F
 
 from tests.laws.test_states import STATES
-from tests.spark.test_laws import FACT_NAMES, FACTS_SCHEMA, random_facts
+from tests.spark.test_laws import FACT_NAMES, FACTS_SCHEMA, gathered, random_facts
 from twofold.errors import DefinitionError
 from twofold.events import FACT_KINDS
 from twofold.features import Primary, Select
 from twofold.rankings import half_up as plain_half_up
-from twofold.spark.lower import Fold
+from twofold.spark.lower import fold
 from twofold.spark.plus import plus
 from twofold.spark.present import half_up
 from twofold.states import Kind
@@ -34,8 +34,7 @@ def test_plus_equals_the_fold_of_both(spark):
     facts = spark.createDataFrame(rows, FACTS_SCHEMA + ", side boolean").cache()
 
     def folded(frame, name):
-        plan = Fold(PRIMARIES, LATEST_MS)
-        return frame.groupBy("person").agg(*plan.gathered).select("person", F.struct(*plan.states).alias(name))
+        return gathered(frame).select("person", fold(F.col("facts"), PRIMARIES, LATEST_MS).alias(name))
 
     parts = folded(facts.where("side"), "a").join(folded(facts.where("not side"), "b"), "person", "full_outer")
     sums = F.struct(*(plus(p.state, F.col("a")[p.name], F.col("b")[p.name]).alias(p.name) for p in PRIMARIES))

@@ -1,28 +1,27 @@
 """The catalogue's primaries as native columns: the Spark side of ``Kind.fold``.
 
 Everything here is derived from ``Primary``, ``Kind`` and ``Select``; no feature is written a second time and no Python runs on
-a row. One ``groupBy(person)`` folds every primary: scalar kinds by conditional aggregates, keyed kinds by collecting their
-small contributions and adding up the runs of equal keys in the sorted array, which stays linear for a person of any size.
+a row. A person's facts are an array, and every primary is an expression over the part of it that the primary selects: no row a
+fact, no copy of a fact, no buffer a primary. Keyed kinds add up the runs of equal keys in the sorted array of their small
+contributions, which stays linear for a person of any size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from twofold.errors import DefinitionError
-from twofold.features import Catalogue, Primary, Select
+from twofold.features import Primary, Select
 from twofold.rankings import DECAY_BASE, DECAY_SCALE, Decayed, Distinct, Histogram, Recent, Top, decay_tables
 from twofold.states import Count, Extreme, Kind, Latest, MoneySum, Sum
 from twofold.timeline import DAY_MS, HOUR_MS, Window
 
-#: Columns of a facts frame: one row a fact, after deduplication.
-ENVELOPE = ("person", "event_id", "at_ms", "channel", "device")
-BODY = ("kind", "product", "category", "campaign", "amount_minor", "currency", "quantity", "key", "value")
-FACT_COLUMNS = (*ENVELOPE, "ordinal", *BODY)
+#: Columns that a fact has from its entry; all others are its own.
+ENVELOPE = ("event_id", "at_ms", "channel", "device")
+_IN_ELEMENT = ("kind", "at_ms", "ordinal")
 
 #: Sums of money: 10^15 a fact would pass 63 bits after nine thousand facts.
 MONEY = "decimal(38,0)"
@@ -45,36 +44,60 @@ def let(value: Column, body: Callable[[Column], Column]) -> Column:
     return F.get(F.transform(F.array(value), body), F.lit(0))
 
 
-def _fact(name: str) -> Column:
-    return F.col(name)
+# --- facts ------------------------------------------------------------------------------------------------------------------------
+def facts_of(entries: Column) -> Column:
+    """The facts of an array of entries (structs with ``ENVELOPE`` and ``facts``), in its order: an array that :func:`field` reads.
+
+    An element holds its entry, its ordinal and the fact by reference, so that a fact costs nothing to pass on; beside them what
+    every selection and window asks for, because a look into a row costs Spark a microsecond.
+    """
+
+    def of(entry: Column) -> Column:
+        return F.transform(
+            entry["facts"],
+            lambda fact, place: F.struct(
+                fact["kind"].alias("kind"),
+                entry["at_ms"].alias("at_ms"),
+                place.alias("ordinal"),
+                entry.alias("entry"),
+                fact.alias("fact"),
+            ),
+        )
+
+    return F.flatten(F.transform(entries, of))
 
 
-def selected(select: Select) -> Column:
-    kind = _fact("kind")
+def field(fact: Column, name: str) -> Column:
+    """A column of an element of :func:`facts_of`."""
+    if name in _IN_ELEMENT:
+        return fact[name]
+    return fact["entry"][name] if name in ENVELOPE else fact["fact"][name]
+
+
+def selected(fact: Column, select: Select) -> Column:
+    kind = field(fact, "kind")
     chosen = kind == select.kinds[0] if len(select.kinds) == 1 else kind.isin(*select.kinds)
     for column, text in select.equals:
-        chosen = chosen & (_fact(column) == text)
+        chosen = chosen & (field(fact, column) == text)
     return chosen
 
 
-def inside(window: Window, t: Column | int) -> Column:
-    """Whether a fact falls into ``[t - w, t)``. With ``t`` as a column the generated code is the same at every instant."""
-    at = _fact("at_ms")
-    before = at < t
-    return before if window.width_ms is None else before & (at >= t - F.lit(window.width_ms))
+def since(fact: Column, window: Window, t: Column | int) -> Column:
+    """Whether a fact before ``t`` falls into ``[t - w, t)``."""
+    assert window.width_ms is not None
+    return field(fact, "at_ms") >= t - F.lit(window.width_ms)
 
 
-def _mark(value: Column) -> Column:
-    return F.struct(
-        _fact("at_ms").alias("at_ms"), _fact("event_id").alias("event_id"), _fact("ordinal").alias("ordinal"), value.alias("value")
-    )
+def _mark(fact: Column, value: Column) -> Column:
+    return F.struct(*(field(fact, name).alias(name) for name in ("at_ms", "event_id", "ordinal")), value.alias("value"))
 
 
 def decay_factor(rest: Column, half_life_ms: int) -> Column:
     """``2^(rest / half_life)``, bit for bit ``rankings``' : look-ups and two products, no ``pow``."""
     a, b, c = (
-        # Folded to one literal; as text, not as hundreds of calls into the JVM. `repr` and Java's reader both round correctly.
-        F.expr(f"array({','.join(f'{entry!r}D' for entry in table)})")
+        # One literal that is folded when the query is planned: as many literals take seconds to hand over or to parse.
+        # `repr` and Java's reader both round correctly.
+        F.split(F.lit(",".join(map(repr, table))), ",").cast("array<double>")
         for table in decay_tables(half_life_ms)
     )
     high = floor_div(rest, DECAY_BASE)
@@ -182,111 +205,96 @@ def _recent_state(contributions: Column, k: int) -> Column:
 
 
 # --- one primary ---------------------------------------------------------------------------------------------------------------
-class _Lowered(NamedTuple):
-    """How a kind is folded: what its ``groupBy`` gathers (from a condition), and the state from what was gathered (null: zero)."""
+def _named(facts: Column, column: str, *columns: Callable[[Column], Column]) -> Column:
+    """``name`` and further columns of the facts that have a value in ``column``."""
+    having = F.filter(facts, lambda fact: field(fact, column).isNotNull())
+    return F.transform(having, lambda fact: F.struct(field(fact, column).alias("name"), *(of(fact) for of in columns)))
 
-    gather: Callable[[Column], Column]
-    state: Callable[[Column], Column]
 
-
-def _list(condition: Column, *columns: Column) -> Column:
-    return F.collect_list(F.when(condition, F.struct(*columns)))
+def _of(name: str) -> Callable[[Column], Column]:
+    return lambda fact: field(fact, name).alias(name)
 
 
 def _not_zero(number: Column) -> Column:
     return F.when(number != 0, number)
 
 
-def _number(column: str) -> Column:
-    return _fact(column).cast(MONEY) if column == _MONEY_COLUMN else _fact(column)
-
-
-def _lower(kind: Kind) -> _Lowered:
-    """Raises :class:`DefinitionError` for a kind that has no native fold."""
+def _fold_kind(kind: Kind, facts: Column) -> Column:
+    """The state of ``facts``, all of which count; null: zero. Raises :class:`DefinitionError` for a kind without a native fold."""
     match kind:
         case Count():
-            return _Lowered(F.count_if, _not_zero)
+            return _not_zero(F.size(facts).cast("bigint"))
         case Sum(column):
             type_ = MONEY if column == _MONEY_COLUMN else "bigint"
-            return _Lowered(lambda c: F.sum(F.when(c, _number(column))).cast(type_), _not_zero)
+            total = F.aggregate(
+                facts,
+                F.lit(0).cast(type_),
+                lambda total, fact: (total + F.coalesce(field(fact, column).cast(type_), F.lit(0))).cast(type_),
+            )
+            return _not_zero(total)
         case Extreme(column, largest):
-            best = F.max if largest else F.min
-            return _Lowered(lambda c: best(F.when(c, _fact(column))), lambda s: s)
+            values = F.transform(facts, lambda fact: field(fact, column))
+            return F.array_max(values) if largest else F.array_min(values)
         case Latest(column, first):
-            end = F.min if first else F.max
-            return _Lowered(lambda c: end(F.when(c, _mark(_fact(column)))), lambda s: s)
+            marks = F.transform(facts, lambda fact: _mark(fact, field(fact, column)))
+            return F.array_min(marks) if first else F.array_max(marks)
         case Distinct(column):
-            return _Lowered(lambda c: F.collect_set(F.when(c, _fact(column))), lambda s: F.when(F.size(s) > 0, F.sort_array(s)))
+            values = F.array_distinct(F.array_compact(F.transform(facts, lambda fact: field(fact, column))))
+            return F.when(F.size(values) > 0, F.sort_array(values))
         case MoneySum(counted):
-            return _Lowered(
-                lambda c: _list(
-                    c & _fact("amount_minor").isNotNull() & _fact("currency").isNotNull(),
-                    _fact("currency").alias("name"),
-                    _fact("amount_minor").alias("weight"),
-                ),
-                lambda s: _money_state(s, counted),
-            )
+            paid = F.filter(facts, lambda fact: field(fact, "amount_minor").isNotNull())
+            return _money_state(_named(paid, "currency", lambda fact: field(fact, "amount_minor").alias("weight")), counted)
         case Recent(column, k):
-            return _Lowered(
-                lambda c: _list(
-                    c & _fact(column).isNotNull(),
-                    _fact(column).alias("name"),
-                    *(_fact(name).alias(name) for name in ("at_ms", "event_id", "ordinal")),
-                ),
-                lambda s: _recent_state(s, k),
-            )
+            return _recent_state(_named(facts, column, *map(_of, ("at_ms", "event_id", "ordinal"))), k)
         case Top(column, weight):
-            of = [] if weight is None else [F.coalesce(_fact(weight), F.lit(0)).alias("weight")]
-            return _Lowered(
-                lambda c: _list(c & _fact(column).isNotNull(), _fact(column).alias("name"), _fact("at_ms").alias("at_ms"), *of),
-                lambda s: _weights_state(s, weight is not None, weight == _MONEY_COLUMN),
+            weights = (
+                [] if weight is None else [lambda fact: F.coalesce(field(fact, weight), F.lit(0)).cast("bigint").alias("weight")]
             )
+            return _weights_state(_named(facts, column, _of("at_ms"), *weights), weight is not None, money=weight == _MONEY_COLUMN)
         case Histogram(bucket):
-            return _Lowered(
-                lambda c: _list(c, _BUCKETS[bucket](_fact("at_ms")).alias("name"), _fact("at_ms").alias("at_ms")),
-                lambda s: _weights_state(s, weighted=False),
-            )
+
+            def placed(fact: Column) -> Column:
+                return F.struct(_BUCKETS[bucket](field(fact, "at_ms")).alias("name"), _of("at_ms")(fact))
+
+            return _weights_state(F.transform(facts, placed), weighted=False)
         case Decayed(column, half_life_ms):
-            index, weight_ = decay_columns(_fact("at_ms"), half_life_ms)
-            return _Lowered(
-                lambda c: _list(
-                    c & _fact(column).isNotNull(), _fact(column).alias("name"), index.alias("index"), weight_.alias("weight")
-                ),
-                _decayed_state,
-            )
+
+            def index(fact: Column) -> Column:
+                return decay_columns(field(fact, "at_ms"), half_life_ms)[0].alias("index")
+
+            def weight_(fact: Column) -> Column:
+                return decay_columns(field(fact, "at_ms"), half_life_ms)[1].alias("weight")
+
+            return _decayed_state(_named(facts, column, index, weight_))
     raise DefinitionError(f"states of kind {kind.id!r} have no native fold: add it to twofold.spark.lower")
 
 
-class Fold:
-    """The fold of some primaries at ``t_ms`` over a frame of ``FACT_COLUMNS``, for any ``groupBy`` by person.
+def fold(facts: Column, primaries: Iterable[Primary], t: Column | int) -> Column:
+    """A struct with one field a primary: the fold of ``facts`` (of :func:`facts_of`) over each window ``[t - w, t)``, null: zero.
 
-    ``gathered`` goes into the aggregate; ``states`` are then selected from it, one column a primary, null where the state is
-    zero; ``to_json`` of them decodes by ``Kind.decode``. Raises :class:`DefinitionError` for a kind without a native fold.
+    ``to_json`` of it decodes by ``Kind.decode``. ``t``: epoch ms; with a column the plan is the same at every instant.
+    Raises :class:`DefinitionError` for a kind without a native fold.
     """
-
-    def __init__(self, primaries: Iterable[Primary], t_ms: Column | int) -> None:
-        self.gathered: list[Column] = []
-        self.states: list[Column] = []
-        for number, primary in enumerate(primaries):
-            lowered = _lower(primary.state)
-            self.gathered.append(lowered.gather(inside(primary.window, t_ms) & selected(primary.select)).alias(f"_g{number}"))
-            self.states.append(lowered.state(F.col(f"_g{number}")).alias(primary.name))
+    primaries = tuple(primaries)
+    # What several primaries select is looked for once, and what they share of a window as well.
+    selects = {select: f"_s{n}" for n, select in enumerate(dict.fromkeys(p.select for p in primaries))}
+    before = F.filter(facts, lambda fact: field(fact, "at_ms") < t)
+    return let(before, lambda known: let(_parts(known, selects), lambda parts: _states(parts, selects, primaries, t)))
 
 
-def fold(facts: DataFrame, primaries: Iterable[Primary], t_ms: int) -> DataFrame:
-    """``person`` and one column a primary over each window ``[t - w, t)`` (epoch ms); every person of ``facts`` has a row."""
-    plan = Fold(primaries, t_ms)
-    return facts.groupBy("person").agg(*plan.gathered).select("person", *plan.states)
+def _parts(known: Column, selects: dict[Select, str]) -> Column:
+    def part(select: Select) -> Column:
+        return F.filter(known, lambda fact: selected(fact, select))
+
+    return F.struct(*(part(select).alias(name) for select, name in selects.items()))
 
 
-def facts_of(entries: DataFrame) -> DataFrame:
-    """One row of ``FACT_COLUMNS`` a fact of ``entries`` (columns of ``ENVELOPE`` and the array ``facts``)."""
-    exploded = entries.select(*ENVELOPE, F.posexplode("facts").alias("ordinal", "_fact"))
-    return exploded.select(*ENVELOPE, "ordinal", *(F.col("_fact").getField(name).alias(name) for name in BODY))
+def _states(parts: Column, selects: dict[Select, str], primaries: Iterable[Primary], t: Column | int) -> Column:
+    def state(primary: Primary) -> Column:
+        part = parts[selects[primary.select]]
+        if not primary.lifetime:
+            part = F.filter(part, lambda fact: since(fact, primary.window, t))
+        # Most people have nothing of most kinds.
+        return F.when(F.size(part) > 0, _fold_kind(primary.state, part))
 
-
-def fold_older(entries: DataFrame, catalogue: Catalogue, before_ms: int) -> DataFrame:
-    """``person`` and ``older``, a struct of the lifetime primaries over the facts with ``at_ms < before_ms`` (null: zero)."""
-    older = facts_of(entries.where(F.col("at_ms") < before_ms))
-    states = [primary.name for primary in catalogue.lifetime]
-    return fold(older, catalogue.lifetime, before_ms).select("person", F.struct(*states).alias("older"))
+    return F.struct(*(state(primary).alias(primary.name) for primary in primaries))

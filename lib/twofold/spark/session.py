@@ -40,6 +40,10 @@ PLACE = {
     "spark.sql.ui.explainMode": "simple",
     "spark.sql.maxPlanStringLength": "10000",
     "spark.sql.debug.maxToStringFields": "5",
+    # The default is looked up in the environment at every look into a row that an expression over an array takes.
+    "spark.sql.types.framework.enabled": "false",
+    # One person's entries are gathered at a time where they come sorted, in place of a hash of them that spills and sorts.
+    "spark.sql.execution.replaceHashWithSortAgg": "true",
     # Where in Python each column was written: two more calls into the JVM for every one, thousands for admission.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
 }

@@ -7,16 +7,16 @@ the lowest (broker time, topic, partition, offset) of an id wins; a copy of a fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from twofold.features import Catalogue, Primary
 from twofold.spark.admission import FACTS_TYPE
-from twofold.spark.lower import BODY, ENVELOPE, Fold, inside, let, selected
+from twofold.spark.lower import ENVELOPE, facts_of, field, fold, let, selected, since
 from twofold.spark.plus import plus
-from twofold.spark.state_rows import RECENT
+from twofold.spark.state_rows import RECENT, first_copies, keyed
 from twofold.views import ManifestRow
 
 #: Columns of a merged person. ``states``: a struct with one field a primary (null: zero). ``conflict``: primaries that a doubtful
@@ -24,12 +24,11 @@ from twofold.views import ManifestRow
 #: gains or loses one of the person's facts, or null; until then values (decayed ones apart) stay, unless an event comes.
 MERGED = ("person", "states", "conflict", "newest_event_ms", "next_change_ms")
 
-_ENTRY_TYPE = (
-    "struct<event_id:string,broker_ms:bigint,topic:int,partition:int,offset:bigint,at_ms:bigint,"
-    f"channel:string,device:string,facts:{FACTS_TYPE},hot:boolean>"
+#: Elements of ``state_rows.RECENT``.
+_ENTRIES_TYPE = (
+    "array<struct<at_ms:bigint,event_id:string,broker_ms:bigint,topic:int,partition:int,offset:bigint,"
+    f"channel:string,device:string,facts:{FACTS_TYPE}>>"
 )
-#: The order of copies after the id: ``merge.rank``.
-_RANKED = ("event_id", "broker_ms", "topic", "partition", "offset", "at_ms", "channel", "device", "facts")
 
 
 def merge_people(
@@ -42,51 +41,52 @@ def merge_people(
     ``tasks``: of the shuffle by person.
     """
     carried = [F.col("t")] if isinstance(t, Column) else []
-    people = _with_hot(state, hot, row, carried) if hot is not None else _alone(state, carried)
-    return _folded(people, catalogue, t, carried, tasks)
-
-
-def _as_entry(element: Column, hot: bool) -> Column:
-    return F.struct(*(element[name].alias(name) for name in _RANKED), F.lit(hot).alias("hot")).cast(_ENTRY_TYPE)
+    people = _with_hot(state, hot, row, t, carried) if hot is not None else _alone(state, carried)
+    if tasks is not None:
+        people = people.repartition(tasks, "person")
+    return _folded(people, catalogue, t, carried)
 
 
 def _no_entries() -> Column:
-    return F.array().cast(f"array<{_ENTRY_TYPE}>")
+    return F.array().cast(_ENTRIES_TYPE)
 
 
 def _alone(state: DataFrame, carried: list[Column]) -> DataFrame:
-    recent = F.transform("recent", lambda element: _as_entry(element, False))
-    return state.select("person", *carried, "older", recent.alias("entries"), _no_entries().alias("doubtful"))
+    nothing = F.lit(None).cast("bigint").alias("_newest")
+    return state.select("person", *carried, "older", F.col("recent").alias("entries"), _no_entries().alias("doubtful"), nothing)
 
 
-def _with_hot(state: DataFrame, hot: DataFrame, row: ManifestRow, carried: list[Column]) -> DataFrame:
+def _with_hot(state: DataFrame, hot: DataFrame, row: ManifestRow, t: Column | int, carried: list[Column]) -> DataFrame:
     """Each person's entries that count, one an id; and hot copies that may beat a folded entry."""
-    element = F.struct(*RECENT)
-    by_person = hot.groupBy("person", *carried).agg(F.collect_list(_as_entry(element, True)).alias("hot"))
+    by_person = hot.groupBy("person", *carried).agg(F.collect_list(F.struct(*RECENT)).alias("hot"))
     known = state.select("person", *carried, "older", "older_ids", "recent")
     keys = ["person", "t"] if carried else ["person"]
     both = known.join(by_person, keys, "full_outer")
     ids = F.coalesce("older_ids", F.array().cast("array<bigint>"))
     folded = F.transform("hot", lambda entry: F.array_contains(F.col("_ids"), F.xxhash64(entry["event_id"])))
     placed = both.withColumn("_ids", ids).withColumn("_folded", F.when(F.col("hot").isNotNull(), folded))
-    recent = F.coalesce(F.transform("recent", lambda element: _as_entry(element, False)), _no_entries())
+    recent = F.coalesce(F.col("recent"), _no_entries())
     new = F.filter("hot", lambda _entry, place: ~F.get("_folded", place))
     old = F.filter("hot", lambda entry, place: F.get("_folded", place) & (entry["broker_ms"] <= row.cut_time_ms))
-    return placed.select(
+    counted = placed.select(
         *keys,
         "older",
-        F.when(F.col("hot").isNull(), recent).otherwise(_first_copies(F.concat(recent, new))).alias("entries"),
-        F.when(F.col("hot").isNull(), _no_entries()).otherwise(_first_copies(old)).alias("doubtful"),
+        recent.alias("_recent"),
+        F.when(F.col("hot").isNotNull(), first_copies(F.concat(keyed(recent), keyed(new, hot=True)))).alias("_counted"),
+        F.when(F.col("hot").isNotNull(), first_copies(keyed(old))).alias("_doubtful"),
     )
-
-
-def _first_copies(entries: Column) -> Column:
-    """The winner of each event id: sorted by (id, rank), the first of a run."""
-
-    def firsts(ordered: Column) -> Column:
-        return F.filter(ordered, lambda entry, place: (place == 0) | (entry["event_id"] != F.get(ordered, place - 1)["event_id"]))
-
-    return let(F.sort_array(entries), firsts)
+    newest = F.array_max(
+        F.transform(
+            F.filter("_counted", lambda copy: copy["hot"] & (copy["entry"]["at_ms"] < t)), lambda copy: copy["entry"]["at_ms"]
+        )
+    )
+    return counted.select(
+        *keys,
+        "older",
+        F.coalesce(F.transform("_counted", lambda copy: copy["entry"]), F.col("_recent")).alias("entries"),
+        F.coalesce(F.transform("_doubtful", lambda copy: copy["entry"]), _no_entries()).alias("doubtful"),
+        newest.alias("_newest"),
+    )
 
 
 def _widths(primaries: Iterable[Primary]) -> dict[int, list[Primary]]:
@@ -97,74 +97,53 @@ def _widths(primaries: Iterable[Primary]) -> dict[int, list[Primary]]:
     return out
 
 
-def _any_selected(primaries: Iterable[Primary]) -> Column:
+def _any_selected(fact: Column, primaries: Iterable[Primary]) -> Column:
     chosen = F.lit(False)
     for select in dict.fromkeys(primary.select for primary in primaries):
-        chosen = chosen | selected(select)
+        chosen = chosen | selected(fact, select)
     return chosen
 
 
-def _next_change(catalogue: Catalogue, t: Column | int) -> list[Column]:
-    """Aggregates over a person's facts: one leaves a window of width w at ``at + w + 1``, a later one comes in at ``at + 1``."""
+def _next_change(facts: Column, catalogue: Catalogue, t: Column | int) -> Column:
+    """A fact leaves a window of width w at ``at + w + 1``, a later one comes in at ``at + 1``."""
     primaries = list(catalogue.primaries.values())
-    at = F.col("at_ms")
-    leaving = [
-        F.min(F.when(_any_selected(of) & inside(of[0].window, t), at)) + F.lit(width + 1)
-        for width, of in _widths(primaries).items()
-    ]
-    return [*leaving, F.min(F.when(_any_selected(primaries) & (at >= t), at)) + F.lit(1)]
+
+    def first(chosen: Callable[[Column], Column]) -> Column:
+        return F.array_min(F.transform(F.filter(facts, chosen), lambda fact: field(fact, "at_ms")))
+
+    def in_window(of: list[Primary]) -> Callable[[Column], Column]:
+        return lambda fact: (field(fact, "at_ms") < t) & since(fact, of[0].window, t) & _any_selected(fact, of)
+
+    leaving = [first(in_window(of)) + F.lit(width + 1) for width, of in _widths(primaries).items()]
+    coming = first(lambda fact: (field(fact, "at_ms") >= t) & _any_selected(fact, primaries)) + F.lit(1)
+    return F.array_min(F.array(*leaving, coming))
 
 
-def _folded(people: DataFrame, catalogue: Catalogue, t: Column | int, carried: list[Column], tasks: int | None) -> DataFrame:
+def _folded(people: DataFrame, catalogue: Catalogue, t: Column | int, carried: list[Column]) -> DataFrame:
     primaries = tuple(catalogue.primaries.values())
-    plan = Fold(primaries, t)
-    if tasks is not None:
-        people = people.repartition(tasks, "person")
-    conflicts = _conflicts(catalogue, t)
-    newest = F.array_max(F.transform(F.filter("entries", lambda e: e["hot"] & (e["at_ms"] < t)), lambda e: e["at_ms"]))
-    entries = people.select(
+    facts = facts_of(F.col("entries"))
+    added = people.select(
         "person",
         *carried,
         "older",
-        newest.alias("_newest"),
-        conflicts.alias("_conflict"),
-        F.posexplode_outer("entries").alias("_place", "_entry"),
+        let(
+            facts,
+            lambda known: F.struct(
+                fold(known, primaries, t).alias("states"), _next_change(known, catalogue, t).alias("next_change_ms")
+            ),
+        ).alias("_added"),
+        _conflicts(catalogue, t).alias("conflict"),
+        F.col("_newest").alias("newest_event_ms"),
     )
-    facts = entries.select(
-        "person",
-        *carried,
-        # A person's own columns travel with one row only: beside each fact they would be copied as often.
-        F.when(F.coalesce("_place", F.lit(0)) == 0, F.struct("older", "_newest", "_conflict")).alias("_person"),
-        *(F.col(f"_entry.{name}").alias(name) for name in ("event_id", "at_ms", "channel", "device")),
-        F.posexplode_outer("_entry.facts").alias("ordinal", "_fact"),
-    )
-    rows = facts.select(
-        "person",
-        *carried,
-        F.when(F.coalesce("ordinal", F.lit(0)) == 0, F.col("_person")).alias("_person"),
-        "event_id",
-        "at_ms",
-        "channel",
-        "device",
-        "ordinal",
-        *(F.col("_fact").getField(name).alias(name) for name in BODY),
-    )
-    changes = _next_change(catalogue, t)
-    grouped = rows.groupBy("person", *carried).agg(
-        *plan.gathered,
-        F.first("_person", ignorenulls=True).alias("_person"),
-        *(change.alias(f"_change{number}") for number, change in enumerate(changes)),
-    )
-    older = F.col("_person.older")
-    added = grouped.select("person", *carried, "_person", *(F.col(f"_change{n}") for n in range(len(changes))), *plan.states)
-    states = [(plus(p.state, older[p.name], F.col(p.name)) if p.lifetime else F.col(p.name)).alias(p.name) for p in primaries]
+    older, new = F.col("older"), F.col("_added.states")
+    states = [(plus(p.state, new[p.name], older[p.name]) if p.lifetime else new[p.name]).alias(p.name) for p in primaries]
     return added.select(
         "person",
         *carried,
         F.struct(*states).alias("states"),
-        F.col("_person._conflict").alias("conflict"),
-        F.col("_person._newest").alias("newest_event_ms"),
-        F.array_min(F.array(*(F.col(f"_change{n}") for n in range(len(changes))))).alias("next_change_ms"),
+        "conflict",
+        "newest_event_ms",
+        F.col("_added.next_change_ms").alias("next_change_ms"),
     )
 
 

@@ -9,8 +9,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from twofold.features import Catalogue
-from twofold.spark.admission import FACTS_TYPE
-from twofold.spark.lower import BODY, ENVELOPE, Fold
+from twofold.spark.lower import facts_of, fold, let
 from twofold.spark.session import cores
 from twofold.spark.tables import ARCHIVE_COLUMNS
 
@@ -22,8 +21,8 @@ STATE = ("person", "older", "older_json", "older_ids", "recent")
 
 #: Entries of one task: its sort then stays in memory.
 ENTRIES_PER_TASK = 250_000
-
-_BODY_TYPE = FACTS_TYPE.removeprefix("array<").removesuffix(">")
+#: Event id and rank: copies of one event sort with the one that counts first. As ``merge.rank``.
+_KEY = ("event_id", "broker_ms", "topic", "partition", "offset")
 
 
 def tasks_of(entries: int) -> int:
@@ -39,26 +38,24 @@ def ok_entries(judged: DataFrame, topics: Sequence[str]) -> DataFrame:
 
 def winners(entries: DataFrame) -> DataFrame:
     """One entry a (person, event id): the lowest (broker time, topic ordinal, partition, offset), with all its facts."""
-    order = Window.partitionBy("person", "event_id").orderBy("broker_ms", "topic", "partition", "offset")
+    order = Window.partitionBy("person", "event_id").orderBy(*_KEY[1:])
     return entries.withColumn("_copy", F.row_number().over(order)).where(F.col("_copy") == 1).drop("_copy")
 
 
-def _items(horizon_ms: Column | int) -> Column:
-    """What the aggregate reads of an entry: before the horizon a row a fact, since it one row with the whole entry.
+def keyed(entries: Column, hot: bool = False) -> Column:
+    """Entries (structs of ``RECENT``) as elements that sort by event id and rank: the five columns, ``hot``, and the entry."""
+    return F.transform(
+        entries, lambda entry: F.struct(*(entry[name].alias(name) for name in _KEY), F.lit(hot).alias("hot"), entry.alias("entry"))
+    )
 
-    The entry travels inside the item: beside it, an order of a thousand products would be copied a thousand times.
-    """
-    entry = F.struct(*RECENT)
 
-    def item(ordinal: Column, fact: Column) -> Column:
-        return F.struct(ordinal.alias("ordinal"), fact.alias("fact"), F.when(F.lit(False), entry).alias("entry"))
+def first_copies(elements: Column) -> Column:
+    """The winner of each event id among elements of :func:`keyed`, in the order of the ids."""
 
-    facts = F.col("facts")
-    one = F.array(item(F.lit(0), F.get(facts, F.lit(0))))
-    many = F.transform(facts, lambda fact, place: item(place, fact))
-    whole = F.array(F.struct(F.lit(0).alias("ordinal"), F.lit(None).cast(_BODY_TYPE).alias("fact"), entry.alias("entry")))
-    older = F.when(F.size(facts) == 1, one).otherwise(many)
-    return F.when(F.col("at_ms") < horizon_ms, older).otherwise(whole)
+    def firsts(ordered: Column) -> Column:
+        return F.filter(ordered, lambda copy, place: (place == 0) | (copy["event_id"] != F.get(ordered, place - 1)["event_id"]))
+
+    return let(F.sort_array(elements), firsts)
 
 
 def state_rows(entries: DataFrame, catalogue: Catalogue, horizon_ms: Column | int, partitions: int) -> DataFrame:
@@ -66,29 +63,18 @@ def state_rows(entries: DataFrame, catalogue: Catalogue, horizon_ms: Column | in
 
     Sorted by person within each of ``partitions`` partitions; also ``_entries`` and ``_facts``, what the person's winners hold.
     """
-    plan = Fold(catalogue.lifetime, horizon_ms)
-    placed = winners(entries.select(*ENTRY).repartition(partitions, "person"))
-    rows = placed.select(*ENVELOPE, F.size("facts").alias("_size"), F.explode(_items(horizon_ms)).alias("_item")).select(
-        *ENVELOPE,
-        "_size",
-        *(F.col(f"_item.{name}").alias(name) for name in ("ordinal", "entry")),
-        *(F.col("_item.fact").getField(name).alias(name) for name in BODY),
-    )
-    first, older = F.col("ordinal") == 0, F.col("entry").isNull()
-    people = rows.groupBy("person").agg(
-        *plan.gathered,
-        F.collect_list(F.when(first & older, F.xxhash64("event_id"))).alias("older_ids"),
-        F.collect_list("entry").alias("recent"),
-        F.count_if(first).alias("_entries"),
-        F.sum(F.when(first, F.col("_size"))).alias("_facts"),
-    )
-    folded = people.select(
+    # Sorted first: then one person's entries are gathered at a time, and the rows come out sorted.
+    placed = entries.select(*ENTRY).repartition(partitions, "person").sortWithinPartitions("person")
+    gathered = placed.groupBy("person").agg(F.collect_list(F.struct(*RECENT)).alias("_copies"))
+    won = gathered.select("person", F.transform(first_copies(keyed(F.col("_copies"))), lambda copy: copy["entry"]).alias("_won"))
+    older = F.filter("_won", lambda entry: entry["at_ms"] < horizon_ms)
+    folded = won.select(
         "person",
-        F.struct(*plan.states).alias("older"),
-        F.sort_array("older_ids").alias("older_ids"),
-        F.sort_array("recent").alias("recent"),
-        "_entries",
-        "_facts",
+        fold(facts_of(older), catalogue.lifetime, horizon_ms).alias("older"),
+        F.sort_array(F.transform(older, lambda entry: F.xxhash64(entry["event_id"]))).alias("older_ids"),
+        F.sort_array(F.filter("_won", lambda entry: entry["at_ms"] >= horizon_ms)).alias("recent"),
+        F.size("_won").alias("_entries"),
+        F.aggregate("_won", F.lit(0).cast("bigint"), lambda total, entry: total + F.size(entry["facts"])).alias("_facts"),
     )
     return folded.withColumn("older_json", F.to_json("older")).select(*STATE, "_entries", "_facts").sortWithinPartitions("person")
 
