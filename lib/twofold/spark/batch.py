@@ -86,8 +86,8 @@ def fold_state(pinned: Pinned, location: str) -> ManifestRow:
     observed = state_rows(ok, pinned.catalogue, row.horizon_ms, tasks_of(pinned.found.entries)).observe(
         people,
         F.count(F.lit(1)).alias("persons"),
-        F.sum("_entries").alias("entries"),
-        F.sum("_facts").alias("facts"),
+        F.sum("entries").alias("entries"),
+        F.sum("facts").alias("facts"),
     )
     version = write_version(observed.select(*STATE), location, row.snapshot)
     return replace(row, tables={"state": version}, counts=_counts(pinned.found, people.get))

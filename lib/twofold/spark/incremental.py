@@ -24,7 +24,7 @@ from twofold.settings import Settings
 from twofold.spark.cut import Pinned, Survey, judged_entries, pin_span, pinned_span, slice_of, survey
 from twofold.spark.plus import plus
 from twofold.spark.published import write_version
-from twofold.spark.state_rows import ENTRY, RECENT, STATE, ok_entries, state_rows, tasks_of
+from twofold.spark.state_rows import RECENT, STATE, fold_people, ok_entries
 from twofold.views import ManifestRow
 
 _RANK = ("broker_ms", "topic", "partition", "offset")
@@ -99,10 +99,9 @@ def _state(spark: Any, settings: Settings, row: ManifestRow) -> DataFrame:
 
 # --- the persons to recompute ----------------------------------------------------------------------------------------------------
 class Touched(NamedTuple):
-    """How many persons are recomputed, the entries they have to fold, and new entries whose hash is in ``older_ids``."""
+    """How many persons are recomputed, and how many of their new entries have a hash that is in ``older_ids``."""
 
     persons: int
-    entries: int
     folded: int
 
 
@@ -131,11 +130,8 @@ def _persons(night: Night) -> Iterator[tuple[DataFrame, Touched]]:
     folded = F.coalesce(F.array_intersect("older_ids", F.transform("new", _hash)), F.array().cast("array<bigint>"))
     persons = both.withColumn("folded", folded).persist()
     try:
-        sizes = F.coalesce(F.size("recent"), F.lit(0)) + F.coalesce(F.size("new"), F.lit(0))
-        (found,) = persons.agg(
-            F.count(F.lit(1)).alias("persons"), F.sum(sizes).alias("entries"), F.sum(F.size("folded")).alias("folded")
-        ).collect()
-        yield persons, Touched(found.persons, found.entries or 0, found.folded or 0)
+        (found,) = persons.agg(F.count(F.lit(1)).alias("persons"), F.sum(F.size("folded")).alias("folded")).collect()
+        yield persons, Touched(found.persons, found.folded or 0)
     finally:
         persons.unpersist()
 
@@ -159,29 +155,32 @@ def _refuse_lower_copies(night: Night, persons: DataFrame) -> None:
 
 
 # --- the rows --------------------------------------------------------------------------------------------------------------------
-def _recomputed(night: Night, persons: DataFrame, entries: int) -> DataFrame:
+def _recomputed(night: Night, persons: DataFrame) -> DataFrame:
     """The rows of the persons to recompute, as :func:`night_rows` gives them."""
     catalogue = night.pinned.catalogue
     recent_type = night.state.schema["recent"].dataType
     nothing, no_ids = F.array().cast(recent_type), F.array().cast("array<bigint>")
     new = F.filter("new", lambda entry: ~F.array_contains(F.col("folded"), _hash(entry)))
-    live = F.concat(F.coalesce("recent", nothing), F.coalesce(new, nothing))
-    flat = persons.select("person", F.explode(live).alias("_entry")).select("person", "_entry.*").select(*ENTRY)
-    fold = state_rows(flat, catalogue, night.horizon_ms, tasks_of(entries)).select(
-        "person",
-        *(F.col(name).alias(f"_{name}") for name in ("older", "older_ids", "recent")),
-        F.col("_facts").alias("_facts_now"),
+    folded = fold_people(
+        persons.select(
+            "person",
+            F.struct("older", "older_ids").alias("_before"),
+            F.aggregate(
+                F.coalesce("recent", nothing), F.lit(0).cast("bigint"), lambda total, entry: total + F.size(entry["facts"])
+            ).alias("_facts_before"),
+            F.concat(F.coalesce("recent", nothing), F.coalesce(new, nothing)).alias("copies"),
+        ),
+        catalogue,
+        night.horizon_ms,
     )
-    states = [plus(p.state, F.col("older")[p.name], F.col("_older")[p.name]).alias(p.name) for p in catalogue.lifetime]
-    facts_before = F.aggregate(
-        F.coalesce("recent", nothing), F.lit(0).cast("bigint"), lambda total, entry: total + F.size(entry["facts"])
-    )
-    rows = persons.join(fold, "person", "left").select(
+    before = F.col("_before.older")
+    states = [plus(p.state, before[p.name], F.col("older")[p.name]).alias(p.name) for p in catalogue.lifetime]
+    rows = folded.select(
         "person",
         F.struct(*states).alias("older"),
-        F.sort_array(F.concat(F.coalesce("older_ids", no_ids), F.coalesce("_older_ids", no_ids))).alias("older_ids"),
-        F.coalesce("_recent", nothing).alias("recent"),
-        (F.coalesce("_facts_now", F.lit(0)) - facts_before).alias("_facts"),
+        F.sort_array(F.concat(F.coalesce("_before.older_ids", no_ids), "older_ids")).alias("older_ids"),
+        "recent",
+        (F.col("facts") - F.col("_facts_before")).alias("_facts"),
     )
     return rows.withColumn("older_json", F.to_json("older")).select(*STATE, "_facts")
 
@@ -198,7 +197,7 @@ def night_rows(night: Night) -> Iterator[tuple[DataFrame, Touched]]:
             _refuse_lower_copies(night, persons)
         others = night.state.join(_sent(persons.select("person"), touched.persons), "person", "left_anti")
         copied = others.select(*STATE, F.lit(0).cast("bigint").alias("_facts"))
-        yield _recomputed(night, persons, touched.entries).unionByName(copied).sortWithinPartitions("person"), touched
+        yield _recomputed(night, persons).unionByName(copied).sortWithinPartitions("person"), touched
 
 
 def fold_night(night: Night, location: str) -> ManifestRow:

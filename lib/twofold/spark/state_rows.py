@@ -58,25 +58,32 @@ def first_copies(elements: Column) -> Column:
     return let(F.sort_array(elements), firsts)
 
 
-def state_rows(entries: DataFrame, catalogue: Catalogue, horizon_ms: Column | int, partitions: int) -> DataFrame:
-    """Columns of ``STATE`` from ok entries (columns of ``ENTRY``): facts before the horizon folded, later ones kept.
-
-    Sorted by person within each of ``partitions`` partitions; also ``_entries`` and ``_facts``, what the person's winners hold.
+def fold_people(people: DataFrame, catalogue: Catalogue, horizon_ms: Column | int) -> DataFrame:
+    """``people`` with their ``copies`` (arrays of structs of ``RECENT``) folded: facts before the horizon into ``older`` and
+    ``older_ids``, later entries kept in ``recent``; and ``entries`` and ``facts``, what the winners hold.
     """
-    # Sorted first: then one person's entries are gathered at a time, and the rows come out sorted.
-    placed = entries.select(*ENTRY).repartition(partitions, "person").sortWithinPartitions("person")
-    gathered = placed.groupBy("person").agg(F.collect_list(F.struct(*RECENT)).alias("_copies"))
-    won = gathered.select("person", F.transform(first_copies(keyed(F.col("_copies"))), lambda copy: copy["entry"]).alias("_won"))
+    won = people.withColumn("_won", F.transform(first_copies(keyed(F.col("copies"))), lambda copy: copy["entry"])).drop("copies")
     older = F.filter("_won", lambda entry: entry["at_ms"] < horizon_ms)
-    folded = won.select(
-        "person",
+    return won.select(
+        *(name for name in won.columns if name != "_won"),
         fold(facts_of(older), catalogue.lifetime, horizon_ms).alias("older"),
         F.sort_array(F.transform(older, lambda entry: F.xxhash64(entry["event_id"]))).alias("older_ids"),
         F.sort_array(F.filter("_won", lambda entry: entry["at_ms"] >= horizon_ms)).alias("recent"),
-        F.size("_won").alias("_entries"),
-        F.aggregate("_won", F.lit(0).cast("bigint"), lambda total, entry: total + F.size(entry["facts"])).alias("_facts"),
+        F.size("_won").alias("entries"),
+        F.aggregate("_won", F.lit(0).cast("bigint"), lambda total, entry: total + F.size(entry["facts"])).alias("facts"),
     )
-    return folded.withColumn("older_json", F.to_json("older")).select(*STATE, "_entries", "_facts").sortWithinPartitions("person")
+
+
+def state_rows(entries: DataFrame, catalogue: Catalogue, horizon_ms: Column | int, partitions: int) -> DataFrame:
+    """Columns of ``STATE`` from ok entries (columns of ``ENTRY``); also ``entries`` and ``facts`` as :func:`fold_people` has them.
+
+    Sorted by person within each of ``partitions`` partitions.
+    """
+    # Sorted first: then one person's entries are gathered at a time, and the rows come out sorted.
+    placed = entries.select(*ENTRY).repartition(partitions, "person").sortWithinPartitions("person")
+    folded = fold_people(placed.groupBy("person").agg(F.collect_list(F.struct(*RECENT)).alias("copies")), catalogue, horizon_ms)
+    rows = folded.withColumn("older_json", F.to_json("older")).select(*STATE, "entries", "facts")
+    return rows.sortWithinPartitions("person")
 
 
 def empty_state(spark: Any, catalogue: Catalogue) -> DataFrame:
