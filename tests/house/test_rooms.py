@@ -30,6 +30,7 @@ CORE = (
     "catalogue",
     "views",
     "merge",
+    "next_change",
     "record",
     "contiguity",
     "settings",
