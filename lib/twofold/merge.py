@@ -7,7 +7,7 @@ window it falls into. A gap, another version, or a duplicate that may beat a fol
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from operator import attrgetter
@@ -44,6 +44,8 @@ class Counted(NamedTuple):
     replaced: Sequence[int] = ()
     #: Hot copies that may beat a folded entry.
     doubtful: Sequence[Entry] = ()
+    #: The recent columns as the snapshot holds them, replaced facts too.
+    recent: FactColumns = _EMPTY_PERSON.recent
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,14 @@ class _Folded:
         return NULL_CODE
 
 
+def recent_facts(columns: FactColumns, select: Select, start_ms: int | None, t: int) -> Iterator[tuple[Fact, int]]:
+    """Facts of a selection in ``[start_ms, t)`` (``None``: from the first), each with the row of its entry."""
+    folded = _Folded(columns, t)
+    for kind in select.kinds:
+        for rows in folded.rows(Select((kind,), select.equals), start_ms):
+            yield from zip(columns.facts_of_kind(kind, rows), columns.entry[rows].tolist(), strict=True)
+
+
 def _search(times: Any, at_ms: int) -> int:
     return bisect_left(times, at_ms) if isinstance(times, list) else int(np.searchsorted(times, at_ms))
 
@@ -341,10 +351,11 @@ def merge(
     snapshot = person or _EMPTY_PERSON
     if hot is None or outcome != "ok":
         states = fold_person(catalogue, snapshot, (), t)
-        return Merged(outcome, row.cut, states, known=person is not None, counted=Counted(snapshot))
+        return Merged(outcome, row.cut, states, known=person is not None, counted=Counted(snapshot, recent=snapshot.recent))
+    recent = snapshot.recent
     deduped = _dedupe(row, snapshot, hot.entries, hot.high)
     if deduped.replaced:
-        snapshot = replace(snapshot, recent=snapshot.recent.without_entries(deduped.replaced))
+        snapshot = replace(snapshot, recent=recent.without_entries(deduped.replaced))
     states = fold_person(catalogue, snapshot, deduped.added, t)
     newest = max((entry.at_ms for entry in deduped.added if entry.at_ms is not None and entry.at_ms < t), default=None)
     return Merged(
@@ -354,5 +365,5 @@ def merge(
         _conflicts(catalogue, deduped.doubtful, t),
         known=person is not None or bool(deduped.added),
         newest_event_ms=newest,
-        counted=Counted(snapshot, deduped.added, deduped.replaced, deduped.doubtful),
+        counted=Counted(snapshot, deduped.added, deduped.replaced, deduped.doubtful, recent),
     )

@@ -32,6 +32,8 @@ CORE = (
     "merge",
     "next_change",
     "record",
+    "contributing",
+    "explain",
     "contiguity",
     "settings",
 )
@@ -44,7 +46,8 @@ ROOMS = {
     "local": {"kafka", "stores", "testing", "reader", "show"},
     "reader": {"stores"},
     "show": set(),
-    "commands": {"kafka", "stores", "testing", "local", "reader", "show"},
+    "show_explanation": {"show"},
+    "commands": {"kafka", "stores", "testing", "local", "reader", "show", "show_explanation"},
     "cli": {"commands", "show"},
 }
 

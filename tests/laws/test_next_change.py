@@ -38,10 +38,13 @@ class Person:
         self.hot = tuple(log)
         self.winners = oracle.winners(log, [TOPIC])
 
-    def record(self, t: int, lag_ms: int = 0) -> Record:
+    def view(self, t: int, lag_ms: int = 0) -> HotView:
         high_broker = dict.fromkeys(PARTITIONS, t - lag_ms)
         end = Offsets(dict.fromkeys(PARTITIONS, self.high[PARTITIONS[0]] + (lag_ms > 0)))
-        hot = HotView(self.high, Offsets(), self.hot, heartbeat=Heartbeat(t, end), high_broker_ms=high_broker)
+        return HotView(self.high, Offsets(), self.hot, heartbeat=Heartbeat(t, end), high_broker_ms=high_broker)
+
+    def record(self, t: int, lag_ms: int = 0) -> Record:
+        hot = self.view(t, lag_ms)
         merged = merge(CATALOGUE, self.row, self.snapshot, hot, t)
         return make_record(CATALOGUE, PERSON, self.row, merged, hot, t, t, 10_000, 60_000, self.high)
 
@@ -55,13 +58,15 @@ def consenting(r: Random, log: list[Entry]) -> list[Entry]:
     return [*log, Entry("1/test", TOPIC, 0, len(log), at, "ok", PERSON, "consent", at, "web", None, (fact,))]
 
 
-def person_of(seed: int) -> tuple[Person, int]:
+def person_of(seed: int, copies: int = 1) -> tuple[Person, int]:
+    """A person read at an instant; up to so many of the log's entries are copies of others, with other facts."""
     r = Random(seed)
     log = consenting(r, entries(r))
-    if log and r.random() < 0.3:
+    for _ in range(r.randrange(copies + 1) if log else 0):
         copied = r.choice(log)
         fields = {name: getattr(copied, name) for name in copied.__struct_fields__}
-        log.append(Entry(**{**fields, "partition": r.randrange(3), "offset": len(log), "facts": r.choice(log).facts}))
+        fields |= {"partition": r.randrange(3), "offset": len(log), "facts": r.choice(log).facts}
+        log.append(Entry(**{**fields, "broker_ms": copied.broker_ms + r.choice((-1, 0, 1))}))
     person = Person(log, r.randrange(len(log) + 1), NOW_MS)
     times = [entry.at_ms or 0 for entry in log if (entry.at_ms or 0) >= NOW_MS - 3 * DAY_MS]
     t = r.choice((NOW_MS, r.choice(times or [NOW_MS]))) + r.choice((-1, 0, 1, r.randrange(DAY_MS)))
