@@ -15,7 +15,7 @@ from twofold.merge import Merged, rank, recent_facts
 from twofold.rankings import Histogram, Recent, Top
 from twofold.record import FieldState, Freshness, Record
 from twofold.states import Count, Latest
-from twofold.timeline import LATEST_MS, Offsets
+from twofold.timeline import Offsets
 from twofold.views import HotView, ManifestRow
 
 #: ``older`` and ``batch``: below the cut, before and since the horizon; ``hot``: at or above it; ``archive``: the read went there.
@@ -152,7 +152,7 @@ def explain(catalogue: Catalogue, record: Record, field: str, row: ManifestRow, 
         horizon_ms=row.horizon_ms,
         freshness=record.freshness,
         parts=tuple(_part(catalogue, primary, row, merged, t, above) for primary in primaries),
-        suppressed=tuple(_suppressed(primaries, row, merged, entries, above)),
+        suppressed=tuple(_suppressed(primaries, row, merged, entries, t, above)),
     )
 
 
@@ -255,9 +255,9 @@ def _older(catalogue: Catalogue, primary: Primary, merged: Merged) -> Older:
 
 
 def _suppressed(
-    primaries: Sequence[Primary], row: ManifestRow, merged: Merged, entries: Iterable[Entry], above: Layer
+    primaries: Sequence[Primary], row: ManifestRow, merged: Merged, entries: Iterable[Entry], t: int, above: Layer
 ) -> Iterator[Suppressed]:
-    """Copies above the cut that do not count, and folded ones whose place a hot copy took, where either has such facts."""
+    """Copies above the cut that do not count, and folded ones whose place a hot copy took, where either would be in the window."""
     counted, columns = merged.counted, merged.counted.recent
     winners = {entry.event_id: entry for entry in counted.added}
     chosen = {id(entry) for entry in counted.added}
@@ -266,28 +266,30 @@ def _suppressed(
     if not passed and not counted.replaced:
         return
     folded = {name: entry_row for entry_row, name in enumerate(columns.names.many(columns.event.tolist()))}
-    read = {found for p in primaries for _fact, found in recent_facts(columns, p.select, None, LATEST_MS)}
+    read = {found for p in primaries for _fact, found in recent_facts(columns, p.select, p.window.start(t), t)}
     for entry_row in counted.replaced:
         won = winners[columns.names[int(columns.event[entry_row])]]
-        if entry_row in read or _reads(primaries, won):
+        if entry_row in read or _reads(primaries, won, t):
             at_ms = int(columns.at_ms[columns.entry == entry_row][0])
             yield Suppressed(won.event_id or "", at_ms, _batch_place(row, merged, entry_row), "replaced", _place(won, above))
     for entry in passed:
         event_id = entry.event_id or ""
         counts: Place | None = None
         if event_id in winners:
-            matters, counts = _reads(primaries, winners[event_id]), _place(winners[event_id], above)
+            matters, counts = _reads(primaries, winners[event_id], t), _place(winners[event_id], above)
         elif event_id in folded:
             matters, counts = folded[event_id] in read, _batch_place(row, merged, folded[event_id])
         else:
             matters = False
-        if matters or _reads(primaries, entry):
+        if matters or _reads(primaries, entry, t):
             why: Why = "doubtful" if id(entry) in doubtful else "later_copy"
             yield Suppressed(event_id, entry.at_ms or 0, _place(entry, above), why, counts)
 
 
-def _reads(primaries: Sequence[Primary], entry: Entry) -> bool:
-    return any(primary.select.holds(fact) for fact in facts_of(entry) for primary in primaries)
+def _reads(primaries: Sequence[Primary], entry: Entry, t: int) -> bool:
+    """Whether the entry, if it counts, has a fact of the selection in the window."""
+    inside = [primary.select for primary in primaries if primary.window.holds(entry.at_ms or 0, t)]
+    return any(select.holds(fact) for fact in (facts_of(entry) if inside else ()) for select in inside)
 
 
 # --- from the archive -----------------------------------------------------------------------------------------------------------
@@ -303,7 +305,7 @@ def with_raw(
 
     ``offsets``: O of the read; later entries are none of its business.
     """
-    primaries = catalogue.primaries_of(found.field)
+    primaries, t = catalogue.primaries_of(found.field), found.freshness.t
     # A position is one entry, however often the archive has it.
     entries = {entry.position: (entry, value) for entry, value in archived if offsets.holds(entry.position)}
     copies: dict[str, list[tuple[Entry, bytes]]] = {}
@@ -326,10 +328,10 @@ def with_raw(
                 layer = "older" if row.horizon_ms is not None and (entry.at_ms or 0) < row.horizon_ms else "batch"
             raw = RawEvent(event_id, entry.at_ms or 0, _place(entry, layer), value.decode("utf-8"))
             if entry is not winner[0]:
-                if _reads(primaries, entry) or _reads(primaries, winner[0]):
+                if _reads(primaries, entry, t) or _reads(primaries, winner[0], t):
                     suppressed.append(raw)
             elif folded:
-                if lifetime and _reads(primaries, entry):
+                if lifetime and _reads(primaries, entry, t):
                     older.append(raw)
             elif event_id in contributing_ids:
                 events.append(raw)

@@ -27,12 +27,16 @@ def _position(place: Place | None) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> None:
+    if not rows:
+        return
     table = Table(box=None, pad_edge=False, show_header=False)
+    for _column in ("", *rows[0]):
+        table.add_column(no_wrap=True, overflow="ellipsis")
     for row in rows[:_LINES]:
-        table.add_row(*(Text(cell) for cell in ("  ", *row)))
+        table.add_row(*(Text(cell) for cell in (" ", *row)))
     console.print(table)
     if len(rows) > _LINES:
-        console.print(f"   … and {len(rows) - _LINES} more: --json has them all")
+        console.print(f"  … and {len(rows) - _LINES} more: --json has them all")
 
 
 def show_explanation(found: Explanation) -> None:
@@ -47,11 +51,12 @@ def show_explanation(found: Explanation) -> None:
         f"at {show_time(f.t)}  {f.state} · snapshot {f.snapshot}, as of {show_time(f.as_of)} · definition {found.version}"
     )
     cut, high = show_offsets(f.cut) or "the log's start", show_offsets(f.high) or "not read"
-    console.print(f"cut {cut} · hot store up to {high}", markup=False)
+    above = "archive" if f.state == "archive" else "hot store"
+    console.print(f"cut {cut} · {above} up to {high}", markup=False)
     for part in found.parts:
         _show_part(part)
     if found.suppressed:
-        console.print(f"{len(found.suppressed)} copies that do not count")
+        console.print(f"copies that do not count: {len(found.suppressed)}")
         _table(
             [
                 (show_time(s.at_ms), s.event_id, _position(s.place), _WHY[s.why].format(winner=_position(s.winner)))
@@ -60,9 +65,9 @@ def show_explanation(found: Explanation) -> None:
         )
     if found.raw is not None:
         if found.parts and any(part.older is not None for part in found.parts):
-            _show_raw("of the older part", found.raw.older)
-        _show_raw("that do not count", found.raw.suppressed)
-        _show_raw("that contribute, as they came", found.raw.events)
+            _show_raw("older part", found.raw.older)
+        _show_raw("copies that do not count", found.raw.suppressed)
+        _show_raw("contributing events", found.raw.events)
         if found.raw.missing:
             console.print(f"not in the archive yet: {', '.join(found.raw.missing[:_LINES])}", markup=False)
 
@@ -75,7 +80,7 @@ def _show_part(part: Part) -> None:
     console.print(Text.assemble((part.primary, "cyan"), f": {kind} of {kinds}{equals} · {window}"))
     if part.older is not None:
         _show_older(part.older)
-    console.print(f"{len(part.contributions)} events contribute, of {part.facts} facts")
+    console.print(f"contributing events: {len(part.contributions)}, facts in the window: {part.facts}")
     rows = []
     for c in part.contributions:
         facts = "" if c.ordinals == (0,) else "facts " + " ".join(map(str, c.ordinals[:5])) + (" …" if len(c.ordinals) > 5 else "")
@@ -91,7 +96,7 @@ def _show_older(older: Older) -> None:
 
 
 def _show_raw(title: str, events: Sequence[RawEvent]) -> None:
-    console.print(f"{len(events)} events {title}")
+    console.print(f"in the archive, {title}: {len(events)}")
     _table([(show_time(raw.at_ms), raw.event_id, _position(raw.place), raw.value) for raw in events])
 
 

@@ -133,7 +133,8 @@ def test_copies_are_told_with_the_one_that_counts() -> None:
             found = raw_of(person, t, field)
             primary = CATALOGUE.primaries[CATALOGUE.features[field].of]
             assert found.raw is not None and not found.raw.missing
-            read = {e.position for e in person.hot if any(map(primary.select.holds, facts([e])))}
+            inside = [e for e in person.hot if primary.window.holds(e.at_ms or 0, t)]
+            read = {e.position for e in inside if any(map(primary.select.holds, facts([e])))}
             counts = {e.position for e in person.winners}
             copies = [position(raw.place) for raw in found.raw.suppressed]
             assert len(copies) == len(set(copies))
