@@ -259,6 +259,22 @@ class FactColumns:
             self.text("value", row),
         )
 
+    def facts_of_kind(self, kind: str, rows: slice | npt.NDArray[np.intp]) -> list[Fact]:
+        """Many rows of one kind as facts, for explanation: a text is decoded once, however many rows have it."""
+        entry = self.entry[rows]
+        codes = {name: getattr(self, name)[rows] for name in TEXT_COLUMNS}
+        codes |= {"channel": self.entry_channel[entry], "device": self.entry_device[entry], "event": self.event[entry]}
+        distinct = sorted({code for column in codes.values() for code in np.unique(column).tolist()} - {NULL_CODE})
+        texts: dict[int, str | None] = dict(zip(distinct, self.names.many(distinct), strict=True))
+        texts[NULL_CODE] = None
+        text = {name: [texts[code] for code in column.tolist()] for name, column in codes.items()}
+        amounts = [None if amount == NULL_AMOUNT else amount for amount in self.amount_minor[rows].tolist()]
+        quantities = [None if quantity == NULL_QUANTITY else quantity for quantity in self.quantity[rows].tolist()]
+        kinds = [kind] * len(entry)
+        order = (self.at_ms[rows].tolist(), text["event"], self.ordinal[rows].tolist(), text["channel"], text["device"], kinds)
+        named = (text["product"], text["category"], text["campaign"])
+        return list(map(Fact, *order, *named, amounts, text["currency"], quantities, text["key"], text["value"]))
+
     def facts(self) -> list[Fact]:
         return [self.fact(row) for row in range(self.n_facts)]
 

@@ -7,8 +7,8 @@ window it falls into. A gap, another version, or a duplicate that may beat a fol
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple
@@ -34,6 +34,20 @@ _FEW_FACTS = 2_048
 _AT_MS = attrgetter("at_ms")
 
 
+class Counted(NamedTuple):
+    """What the states of a read were folded from: one copy an event. ``person.recent`` lacks the facts that were replaced."""
+
+    person: PersonSnapshot = _EMPTY_PERSON
+    #: Hot entries that count.
+    added: Sequence[Entry] = ()
+    #: Entry rows of the snapshot's recent columns whose place a hot copy took.
+    replaced: Sequence[int] = ()
+    #: Hot copies that may beat a folded entry.
+    doubtful: Sequence[Entry] = ()
+    #: The recent columns as the snapshot holds them, replaced facts too.
+    recent: FactColumns = _EMPTY_PERSON.recent
+
+
 @dataclass(frozen=True)
 class Merged:
     """States of every primary at ``t`` over everything below ``offsets``; ``conflict`` names primaries a duplicate may change."""
@@ -44,6 +58,7 @@ class Merged:
     conflict: frozenset[str] = frozenset()
     known: bool = True
     newest_event_ms: int | None = None
+    counted: Counted = field(default=Counted(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -217,6 +232,14 @@ class _Folded:
         return NULL_CODE
 
 
+def recent_facts(columns: FactColumns, select: Select, start_ms: int | None, t: int) -> Iterator[tuple[Fact, int]]:
+    """Facts of a selection in ``[start_ms, t)`` (``None``: from the first), each with the row of its entry."""
+    folded = _Folded(columns, t)
+    for kind in select.kinds:
+        for rows in folded.rows(Select((kind,), select.equals), start_ms):
+            yield from zip(columns.facts_of_kind(kind, rows), columns.entry[rows].tolist(), strict=True)
+
+
 def _search(times: Any, at_ms: int) -> int:
     return bisect_left(times, at_ms) if isinstance(times, list) else int(np.searchsorted(times, at_ms))
 
@@ -277,15 +300,17 @@ def _select_hot(catalogue: Catalogue, entries: Iterable[Entry], t: int) -> dict[
 
 
 def fold_person(
-    catalogue: Catalogue, person: PersonSnapshot, hot: Iterable[Entry], t: int, replaced: Iterable[int] = ()
+    catalogue: Catalogue, person: PersonSnapshot, hot: Iterable[Entry], t: int, only: Container[str] | None = None
 ) -> dict[str, Any]:
-    """States of all primaries at ``t``: ``older`` ⊕ recent facts ⊕ hot entries (already deduplicated)."""
-    columns = person.recent.without_entries(replaced) if replaced else person.recent
+    """States of all primaries (or of ``only`` those) at ``t``: ``older`` ⊕ recent facts ⊕ hot entries (already deduplicated)."""
+    columns = person.recent
     folded = _Folded(columns, t) if columns.n_facts else None
     hot_facts = _select_hot(catalogue, hot, t)
     older = person.older
     states: dict[str, Any] = {}
     for name, kind, select, width_ms, _equals in _steps(catalogue):
+        if only is not None and name not in only:
+            continue
         state: Any = None
         for rows in folded.rows(select, None if width_ms is None else t - width_ms) if folded is not None else ():
             part = kind.fold_rows(columns, rows)
@@ -325,9 +350,13 @@ def merge(
             outcome = "definition"
     snapshot = person or _EMPTY_PERSON
     if hot is None or outcome != "ok":
-        return Merged(outcome, row.cut, fold_person(catalogue, snapshot, (), t), known=person is not None)
+        states = fold_person(catalogue, snapshot, (), t)
+        return Merged(outcome, row.cut, states, known=person is not None, counted=Counted(snapshot, recent=snapshot.recent))
+    recent = snapshot.recent
     deduped = _dedupe(row, snapshot, hot.entries, hot.high)
-    states = fold_person(catalogue, snapshot, deduped.added, t, deduped.replaced)
+    if deduped.replaced:
+        snapshot = replace(snapshot, recent=recent.without_entries(deduped.replaced))
+    states = fold_person(catalogue, snapshot, deduped.added, t)
     newest = max((entry.at_ms for entry in deduped.added if entry.at_ms is not None and entry.at_ms < t), default=None)
     return Merged(
         "ok",
@@ -336,4 +365,5 @@ def merge(
         _conflicts(catalogue, deduped.doubtful, t),
         known=person is not None or bool(deduped.added),
         newest_event_ms=newest,
+        counted=Counted(snapshot, deduped.added, deduped.replaced, deduped.doubtful, recent),
     )

@@ -6,21 +6,23 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from twofold.catalogue import CATALOGUE, VERSION
-from twofold.errors import HomeError, StoreError
+from twofold.errors import HomeError, StoreError, UsageError
+from twofold.explain import Explanation, explain, with_raw
 from twofold.features import Catalogue
-from twofold.merge import merge
+from twofold.merge import Merged, merge
 from twofold.record import Record, lag_ms, make_record
 from twofold.settings import Settings
-from twofold.stores.archive_entries import archive_entries
+from twofold.stores.archive_entries import archive_entries, archive_events
 from twofold.stores.archive_log import archive_end
 from twofold.stores.home_log import shared_home_log
 from twofold.stores.lmdb_hot import LmdbHotReader
 from twofold.stores.manifest import rows
+from twofold.stores.places import table_exists
 from twofold.stores.readable import readable
 from twofold.stores.snapshot_file import EmptySnapshot, SnapshotFile
 from twofold.stores.snapshot_place import fetch_snapshot, remove_fetched
@@ -45,6 +47,15 @@ class Status(msgspec.Struct, frozen=True):
     lag_entries: int | None
     lag_ms: int | None
     version: str
+
+
+class _Read(NamedTuple):
+    """A record, and what it was made of."""
+
+    record: Record
+    row: ManifestRow
+    merged: Merged
+    hot: HotView | None
 
 
 class Reader:
@@ -123,7 +134,32 @@ class Reader:
         self._poll()
         return self._record(person, at)
 
+    def explain(self, person: str, field: str, at: int | None = None, raw: bool = False) -> Explanation:
+        """Why a field of a person's record has its value at ``at`` (epoch ms, default now): see :mod:`twofold.explain`.
+
+        ``raw`` adds what the archive has of it, which takes a look through its files. Raises :class:`UsageError` for an unknown
+        field.
+        """
+        if field not in self._catalogue.features:
+            raise UsageError(f"there is no field {field!r}: `twofold record PERSON` shows them all")
+        self._poll()
+        read = self._read(person, at)
+        found = explain(self._catalogue, read.record, field, read.row, read.merged, read.hot)
+        if not raw:
+            return found
+        location = self._settings.table("archive")
+        if not table_exists(location):
+            raise StoreError("there is no archive yet: start `twofold up`, or leave out --raw")
+        # The end first: an entry that comes meanwhile is told of, none is missed below it.
+        end = archive_end(location)
+        events = ((e, value) for e, value in archive_events(location, read.row.version, [person]) if e.person == person)
+        ok = ((entry, value) for entry, value in events if entry.verdict == "ok")
+        return with_raw(self._catalogue, found, read.row, read.merged.offsets, ok, end)
+
     def _record(self, person: str, at: int | None) -> Record:
+        return self._read(person, at).record
+
+    def _read(self, person: str, at: int | None) -> _Read:
         row = self._snapshot.row
         hot = self._hot.view(person, row.cut) if self._hot is not None else None
         now_ms = self._clock()
@@ -133,11 +169,12 @@ class Reader:
             return next(self._from_archive([person], t))
         high = hot.high if hot is not None and merged.outcome == "ok" else EMPTY_OFFSETS
         serving = self._settings.serving
-        return make_record(
+        record = make_record(
             self._catalogue, person, row, merged, hot, t, now_ms, serving.fresh_max_lag_ms, serving.consent_max_lag_ms, high
         )
+        return _Read(record, row, merged, hot)
 
-    def _from_archive(self, persons: list[str], t: int) -> Iterator[Record]:
+    def _from_archive(self, persons: list[str], t: int) -> Iterator[_Read]:
         """Below the snapshot's range: recomputed from the archive at O = its committed end, and marked so."""
         location = self._settings.table("archive")
         end = archive_end(location)
@@ -154,9 +191,10 @@ class Reader:
         for person, entries in by_person.items():
             hot = HotView(high=end, low=start.cut, entries=tuple(entries))
             merged = replace(merge(self._catalogue, start, None, hot, t), outcome="archive")
-            yield make_record(
+            record = make_record(
                 self._catalogue, person, start, merged, None, t, now_ms, serving.fresh_max_lag_ms, serving.consent_max_lag_ms, end
             )
+            yield _Read(record, start, merged, hot)
 
     def records(self, persons: Iterable[str] | None = None, at: int | None = None) -> Iterator[Record]:
         """Records of many persons at one instant (default now) from one snapshot; ``None``: everyone with an ok entry."""
@@ -165,7 +203,7 @@ class Reader:
         row = self._snapshot.row
         chosen = self.persons() if persons is None else persons
         if row.as_of_ms is not None and t < row.as_of_ms - self._settings.batch.late_grace_days * DAY_MS:
-            yield from self._from_archive(list(chosen), t)
+            yield from (read.record for read in self._from_archive(list(chosen), t))
             return
         for person in chosen:
             yield self._record(person, t)

@@ -10,6 +10,7 @@ import msgspec
 from twofold.catalogue import CONSENT_PRIMARIES, GRANTED
 from twofold.features import Catalogue
 from twofold.merge import Merged
+from twofold.next_change import next_change_at
 from twofold.timeline import EMPTY_OFFSETS, Offsets
 from twofold.views import HotView, ManifestRow
 
@@ -41,13 +42,18 @@ class Freshness(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """The personalization record of one person at one instant."""
+    """The personalization record of one person at one instant.
+
+    ``next_change_at`` (epoch ms): when another value or permission holds without a new event and at the same lag, decayed values
+    apart; ``None``: never. See :func:`twofold.next_change.next_change_at`.
+    """
 
     person: str
     values: dict[str, Any]
     sendable: Sendable
     fields: dict[str, FieldState]
     freshness: Freshness
+    next_change_at: int | None = None
 
 
 def lag_ms(row: ManifestRow, hot: HotView | None, now_ms: int) -> int | None:
@@ -126,10 +132,15 @@ def make_record(
         for name in fields:
             if any(p.name in conflict for p in catalogue.primaries_of(name)):
                 fields[name] = "conflict"
+
+    def judged(states: Mapping[str, Any]) -> Sendable:
+        return judge_sendable(states, conflict, state, lag, consent_max_lag_ms)
+
+    sendable = judged(merged.states)
     return Record(
         person=person,
         values=values,
-        sendable=judge_sendable(merged.states, conflict, state, lag, consent_max_lag_ms),
+        sendable=sendable,
         fields=fields,
         freshness=Freshness(
             snapshot=row.snapshot,
@@ -141,6 +152,7 @@ def make_record(
             lag_ms=lag,
             state=state,
         ),
+        next_change_at=next_change_at(catalogue, merged, values, t, lambda states: judged(states).ok != sendable.ok),
     )
 
 

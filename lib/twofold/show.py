@@ -56,6 +56,10 @@ def show_record(record: Record) -> None:
     )
     sendable = Text("yes", "green") if record.sendable.ok else Text("no: " + ", ".join(record.sendable.reasons), "red")
     console.print(Text.assemble("may be written to: ", sendable))
+    holds = (
+        "until an event comes" if record.next_change_at is None else f"until {show_time(record.next_change_at)} or an event comes"
+    )
+    console.print(f"holds {holds} (decayed values apart)")
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in record.values.items():
         state = record.fields[name]

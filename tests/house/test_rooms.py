@@ -30,7 +30,10 @@ CORE = (
     "catalogue",
     "views",
     "merge",
+    "next_change",
     "record",
+    "contributing",
+    "explain",
     "contiguity",
     "settings",
 )
@@ -43,7 +46,8 @@ ROOMS = {
     "local": {"kafka", "stores", "testing", "reader", "show"},
     "reader": {"stores"},
     "show": set(),
-    "commands": {"kafka", "stores", "testing", "local", "reader", "show"},
+    "show_explanation": {"show"},
+    "commands": {"kafka", "stores", "testing", "local", "reader", "show", "show_explanation"},
     "cli": {"commands", "show"},
 }
 

@@ -149,6 +149,9 @@ def assert_equal_to_the_library(home: Home, people: set[str] | None = None) -> d
         assert record["fields"] == want.fields, where
         for name in ("snapshot", "cut", "as_of", "t", "newest_event", "lag_ms", "state"):
             assert record["freshness"][name] == getattr(want.freshness, name), (where, name)
+        # The first edge, and never later than what the library finds by trying edges until a value differs.
+        until, change = row["valid_until"], want.next_change_at
+        assert change is None or (until is not None and row["t"] < until <= change), where
         for name, value in want.values.items():
             found = dict(row[name]) if isinstance(value, dict) else row[name]
             assert found == value, (where, name)

@@ -9,6 +9,8 @@ import typer
 
 from twofold import show
 from twofold.commands.options import At, Config, Debug, Home, Json, instant, settings_of
+from twofold.errors import UsageError
+from twofold.show_explanation import show_explanation
 from twofold.timeline import read_time
 
 
@@ -19,11 +21,23 @@ def record(
     as_json: Json = False,
     debug: Debug = False,
     at: At = None,
+    explain: Annotated[str | None, typer.Option("--explain", help="Say why this field has its value: FIELD")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="With --explain: events as they came, from the archive")] = False,
 ) -> None:
-    """The personalization record of a person: snapshot ⊕ hot facts."""
+    """The personalization record of a person: snapshot ⊕ hot facts; or what one of its fields rests on."""
     from twofold.reader import Reader
 
-    with Reader(settings_of(home, config, debug)) as reader:
+    settings = settings_of(home, config, debug)
+    if raw and explain is None:
+        raise UsageError("--raw goes with --explain FIELD")
+    with Reader(settings) as reader:
+        if explain is not None:
+            explained = reader.explain(person, explain, instant(at), raw)
+            if as_json:
+                show.json_line(explained)
+            else:
+                show_explanation(explained)
+            return
         found = reader.record(person, instant(at))
     if as_json:
         show.json_line(found)

@@ -21,7 +21,8 @@ from twofold.views import ManifestRow
 
 #: Columns of a merged person. ``states``: a struct with one field a primary (null: zero). ``conflict``: primaries that a doubtful
 #: copy may change. ``newest_event_ms``: of the hot entries that count. ``next_change_ms``: the next instant at which a window
-#: gains or loses one of the person's facts, or null; until then values (decayed ones apart) stay, unless an event comes.
+#: gains or loses one of the person's facts, or null; until then values (decayed ones apart) stay, unless an event comes. It is no
+#: later than ``record.next_change_at``, which goes on to the first such instant at which a value really differs.
 MERGED = ("person", "states", "conflict", "newest_event_ms", "next_change_ms")
 
 #: Elements of ``state_rows.RECENT``.

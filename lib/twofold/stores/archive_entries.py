@@ -35,6 +35,13 @@ def archive_entries(
 
     Rows of another admission version are admitted again from their raw bytes.
     """
+    return (entry for entry, _value in archive_events(location, version, persons, table_version))
+
+
+def archive_events(
+    location: str, version: str, persons: Collection[str] | None = None, table_version: int | None = None
+) -> Iterator[tuple[Entry, bytes]]:
+    """As :func:`archive_entries`, each entry with its raw bytes (empty where the log entry had none)."""
     table = open_table(location, version=table_version)
     wanted = (
         None if persons is None else (ds.field("person").isin(list(persons)) | (ds.field("admission_version") != ADMISSION_VERSION))
@@ -45,21 +52,11 @@ def archive_entries(
             if row["admission_version"] != ADMISSION_VERSION:
                 entry = make_entry(version, position, row["broker_ms"], row["value"])
                 if persons is None or entry.person in persons:
-                    yield entry
+                    yield entry, row["value"] or b""
                 continue
             facts = tuple(FactBody(**fact) for fact in row["facts"] or ())
-            yield Entry(
-                version,
-                *position,
-                row["broker_ms"],
-                row["verdict"],
-                row["person"],
-                row["event_id"],
-                row["at_ms"],
-                row["channel"],
-                row["device"],
-                facts,
-            )
+            envelope = (row["person"], row["event_id"], row["at_ms"], row["channel"], row["device"])
+            yield Entry(version, *position, row["broker_ms"], row["verdict"], *envelope, facts), row["value"] or b""
 
 
 def newest_rejection(location: str) -> dict[str, Any] | None:

@@ -259,13 +259,17 @@ def sendable(entries: Iterable[Entry], t: int) -> dict[str, Any]:
 
 
 def next_change_at(entries: Iterable[Entry], t: int) -> int | None:
-    """The smallest instant after ``t`` at which another value holds with no new event (continuous features apart), or ``None``."""
+    """The smallest instant after ``t`` at which another value or permission holds with no new event, or ``None``.
+
+    Continuous features apart; the record being fresh at both instants.
+    """
     entries = list(entries)
     times = {entry.at_ms for entry in entries if entry.at_ms is not None}
     candidates = {at + 1 for at in times} | {at + width + 1 for at in times for width in WINDOWS_MS}
 
     def steady(instant: int) -> dict[str, Any]:
-        return {name: value for name, value in values(entries, instant).items() if name not in CONTINUOUS}
+        found = {name: value for name, value in values(entries, instant).items() if name not in CONTINUOUS}
+        return {**found, "sendable": sendable(entries, instant)["ok"]}
 
     now = steady(t)
     return next((instant for instant in sorted(candidates) if instant > t and steady(instant) != now), None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, NamedTuple
 
@@ -265,7 +265,7 @@ class Simulation:
         start = ManifestRow(0, "empty", world.rows[0].cut, row.version, topics=row.topics)
         hot = HotView(high=end, low=start.cut, entries=ok)
         merged = merge(CATALOGUES[row.version], start, None, hot, t, LATE_GRACE_DAYS)
-        return Merged("archive", merged.offsets, merged.states, merged.conflict, merged.known), hot, start.cut.join(end)
+        return replace(merged, outcome="archive"), hot, start.cut.join(end)
 
     def _hold_values(self, where: str, row: ManifestRow, person: str, t: int, offsets: Offsets, record: Record) -> None:
         right = self.judge.values(person, row.version, offsets, t)

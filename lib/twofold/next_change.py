@@ -1,0 +1,155 @@
+"""When a record stops holding by itself: the next instant at which another value holds, with no new event.
+
+Values move by themselves only where a fact comes into a window ``[t - w, t)``, at ``at + 1``, or leaves it, at ``at + w + 1``: an
+*edge*. Not every edge is a change: a product may leave a window that holds it once more, or one fact leave as another comes in.
+So edges are tried in ascending order until a value differs. Decayed values move all the time and are left out.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from twofold.events import FACT_KINDS
+from twofold.features import Catalogue, Feature, Primary
+from twofold.merge import Counted, Merged, fold_person
+from twofold.rankings import Decayed
+from twofold.states import Count
+
+#: So many edges at which nothing changes are looked through; the next one is then given though nothing may change at it.
+MOST_EDGES = 256
+#: Up to so many facts bisect on a list beats numpy.
+_FEW_FACTS = 2_048
+
+
+#: What a fact of one kind moves ``at + 1 + width`` later: with width 0 every primary that reads it, else those of a window.
+_Moves = tuple[tuple[int, tuple[Primary, ...]], ...]
+
+
+class _Plan(NamedTuple):
+    moves: dict[str, _Moves]
+    #: Features (decayed ones apart) that read a primary.
+    features: dict[str, tuple[Feature, ...]]
+
+
+@lru_cache(maxsize=16)
+def _plan(catalogue: Catalogue) -> _Plan:
+    moves: dict[str, _Moves] = {}
+    for kind in FACT_KINDS:
+        reading = tuple(p for p in catalogue.primaries.values() if kind in p.select.kinds and not isinstance(p.state, Decayed))
+        by_width: dict[int, tuple[Primary, ...]] = {}
+        for primary in reading:
+            width_ms = primary.window.width_ms
+            if width_ms is not None:
+                by_width[width_ms] = (*by_width.get(width_ms, ()), primary)
+        if reading:
+            moves[kind] = ((0, reading), *by_width.items())
+    features: dict[str, tuple[Feature, ...]] = {}
+    for feature in catalogue.features.values():
+        primaries = catalogue.primaries_of(feature.name)
+        if not any(isinstance(primary.state, Decayed) for primary in primaries):
+            for primary in primaries:
+                features[primary.name] = (*features.get(primary.name, ()), feature)
+    return _Plan(moves, features)
+
+
+class _Times:
+    """Event times of the facts that count, by kind, ascending: from the snapshot and from the hot store."""
+
+    def __init__(self, counted: Counted, kinds: Mapping[str, _Moves]) -> None:
+        self.by_kind: dict[str, list[Any]] = {}
+        columns, start = counted.person.recent, 0
+        at_ms: Any = columns.at_ms.tolist() if columns.n_facts <= _FEW_FACTS else columns.at_ms
+        for kind, end in zip(FACT_KINDS, columns.kind_ends, strict=False):
+            if end > start and kind in kinds:
+                self.by_kind[kind] = [at_ms[start:end]]
+            start = end
+        hot: dict[str, list[int]] = {}
+        for entry in counted.added:
+            for fact in entry.facts:
+                if fact.kind in kinds:
+                    assert entry.at_ms is not None
+                    hot.setdefault(fact.kind, []).append(entry.at_ms)
+        for kind, times in hot.items():
+            times.sort()
+            self.by_kind.setdefault(kind, []).append(times)
+
+    def number_at(self, kinds: tuple[str, ...], at_ms: int) -> int:
+        """How many facts of some kinds there are at an instant."""
+        found = 0
+        for kind in kinds:
+            for times in self.by_kind.get(kind, ()):
+                found += _place(times, at_ms + 1) - _place(times, at_ms)
+        return found
+
+
+def _place(times: Any, at_ms: int) -> int:
+    return bisect_left(times, at_ms) if isinstance(times, list) else int(np.searchsorted(times, at_ms))
+
+
+def _next_edge(times: _Times, plan: _Plan, after: int) -> tuple[int, list[Primary]] | None:
+    """The first instant later than ``after`` at which a fact leaves a window or comes in, and the primaries that it touches."""
+    first: int | None = None
+    touched: list[tuple[Primary, ...]] = []
+    for kind, found in times.by_kind.items():
+        moves = plan.moves[kind]
+        for kind_times in found:
+            size = len(kind_times)
+            for width_ms, primaries in moves:
+                # States stay as they are in (at, at + w]: the earliest fact that is not yet past this edge.
+                place = _place(kind_times, after - width_ms)
+                if place == size:
+                    continue
+                edge = int(kind_times[place]) + width_ms + 1
+                if first is None or edge < first:
+                    first, touched = edge, [primaries]
+                elif edge == first:
+                    touched.append(primaries)
+    return None if first is None else (first, [primary for primaries in touched for primary in primaries])
+
+
+def next_change_at(
+    catalogue: Catalogue, merged: Merged, values: Mapping[str, Any], t: int, differs: Callable[[Mapping[str, Any]], bool]
+) -> int | None:
+    """The smallest instant after ``t`` (epoch ms) at which a value differs from ``values``, with no new event; ``None``: never.
+
+    ``differs`` says of the states at an instant whether something else but a value does: permission to send. Nothing differs
+    before the answer; at it something does, unless ``MOST_EDGES`` edges came before it.
+    """
+    plan = _plan(catalogue)
+    times = _Times(merged.counted, plan.moves)
+    touched: set[str] = set()
+    after = t
+    for _ in range(MOST_EDGES):
+        edge = _next_edge(times, plan, after)
+        if edge is None:
+            return None
+        after, primaries = edge
+        if any(_counts_differ(times, plan, primary, after) for primary in primaries):
+            return after
+        touched.update(primary.name for primary in primaries)
+        states = {**merged.states, **fold_person(catalogue, merged.counted.person, merged.counted.added, after, touched)}
+        if differs(states):
+            return after
+        for name in touched:
+            for feature in plan.features.get(name, ()):
+                if catalogue.present(feature, states, after) != values[feature.name]:
+                    return after
+    following = _next_edge(times, plan, after)
+    return None if following is None else following[0]
+
+
+def _counts_differ(times: _Times, plan: _Plan, primary: Primary, edge: int) -> bool:
+    """Whether a count surely is another one from this edge on: then nothing need be folded, which is the rule."""
+    if not isinstance(primary.state, Count) or primary.select.equals or primary.name not in plan.features:
+        return False
+    width_ms, kinds = primary.window.width_ms, primary.select.kinds
+    coming = times.number_at(kinds, edge - 1)
+    return coming != (0 if width_ms is None else times.number_at(kinds, edge - 1 - width_ms))
+
+
+__all__ = ["MOST_EDGES", "next_change_at"]
