@@ -28,9 +28,13 @@ CORE = (
     "rankings",
     "features",
     "catalogue",
+    "rules",
+    "rule_grammar",
+    "segments",
     "views",
     "merge",
     "record",
+    "membership",
     "contiguity",
     "settings",
 )
