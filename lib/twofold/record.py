@@ -10,6 +10,7 @@ import msgspec
 from twofold.catalogue import CONSENT_PRIMARIES, GRANTED
 from twofold.features import Catalogue
 from twofold.merge import Merged
+from twofold.segments import NO_SEGMENTS, Segments
 from twofold.timeline import EMPTY_OFFSETS, Offsets
 from twofold.views import HotView, ManifestRow
 
@@ -48,6 +49,9 @@ class Record(msgspec.Struct, frozen=True):
     sendable: Sendable
     fields: dict[str, FieldState]
     freshness: Freshness
+    #: Names of the segments that the person is in at t, sorted; and the version of the rules that say so ("": no rules).
+    segments: tuple[str, ...] = ()
+    segments_version: str = ""
 
 
 def lag_ms(row: ManifestRow, hot: HotView | None, now_ms: int) -> int | None:
@@ -115,6 +119,7 @@ def make_record(
     fresh_max_lag_ms: int,
     consent_max_lag_ms: int,
     high: Offsets = EMPTY_OFFSETS,
+    segments: Segments = NO_SEGMENTS,
 ) -> Record:
     """Present the merged states. ``now_ms`` is the instant of reading, from the edge's clock; ``high`` is what was read up to."""
     lag = lag_ms(row, hot, now_ms)
@@ -141,6 +146,8 @@ def make_record(
             lag_ms=lag,
             state=state,
         ),
+        segments=segments.names_at(values, t),
+        segments_version=segments.version,
     )
 
 
