@@ -56,6 +56,7 @@ def show_record(record: Record) -> None:
     )
     sendable = Text("yes", "green") if record.sendable.ok else Text("no: " + ", ".join(record.sendable.reasons), "red")
     console.print(Text.assemble("may be written to: ", sendable))
+    console.print(f"segments: {', '.join(record.segments) or '-'}")
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in record.values.items():
         state = record.fields[name]
