@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.unit.histories import entry
@@ -81,6 +81,11 @@ def by_every_millisecond(rule, log, t: int) -> int | None:
     return None if at < -30 else at + 1
 
 
+VIEWS, PAGE = Operand("views", "integer"), FactBody("page")
+
+
+# The window empties: no fact comes or ages at that instant.
+@example(Compare(VIEWS, "<", 1), [(10, PAGE)], 20)
 @given(rules, histories, st.integers(1, LAST + 25))
 def test_before_any_snapshot_every_instant_is_known(rule, history, t):
     log = log_of(history)
@@ -95,6 +100,8 @@ def test_before_any_snapshot_every_instant_is_known(rule, history, t):
     assert (found.note == "since before the first event") == (want is None)
 
 
+# At 33 the window would need the page at 30, which is folded away: that instant must not be asked.
+@example(Compare(VIEWS, ">=", 2), [(at, PAGE) for at in (30, 32, 34, 36, 38, 39)], 6, 0)
 @given(rules, histories.filter(bool), st.integers(1, 10), st.integers(0, 25))
 def test_behind_a_snapshot_it_is_the_same_or_says_how_far_it_was_followed(rule, history, cut, later):
     """The horizon lies in the middle: grace 0 in days, so that it is ``as_of`` less the longest window."""
