@@ -14,7 +14,7 @@ from twofold.catalogue import CATALOGUE, VERSION
 from twofold.errors import HomeError, StoreError
 from twofold.features import Catalogue
 from twofold.membership import Membership, membership_of
-from twofold.merge import merge
+from twofold.merge import find_gap, merge, other_version
 from twofold.record import Record, lag_ms, make_record
 from twofold.segments import Segment, Segments
 from twofold.settings import Settings
@@ -176,20 +176,31 @@ class Reader:
         for person in chosen:
             yield self._record(person, t)
 
-    def membership(self, segment: Segment, person: str, at: int | None = None) -> Membership:
-        """Why a person is in a segment at ``at`` (epoch ms, default now) or is not, and since when."""
+    def membership(self, segment: Segment, person: str, at: int | None = None, exact: bool = False) -> Membership:
+        """Why a person is in a segment at ``at`` (epoch ms, default now) or is not, and since when.
+
+        ``exact``: from every entry of the person in the archive instead of the snapshot, so that no fold bounds the look back.
+        """
         self._poll()
         t = self._clock() if at is None else at
-        row, snapshot, hot = self._parts(person, t)
+        row, snapshot, hot = self._parts(person, t, exact)
         return membership_of(self._catalogue, segment, person, row, snapshot, hot, t)
 
-    def _parts(self, person: str, t: int) -> tuple[ManifestRow, PersonSnapshot | None, HotView | None]:
-        """What a read at ``t`` merges; below the snapshot's range all of it is hot."""
+    def _parts(self, person: str, t: int, exact: bool) -> tuple[ManifestRow, PersonSnapshot | None, HotView | None]:
+        """What a read at ``t`` merges; below the snapshot's range, and where asked for, all of it is hot."""
+        row = self._snapshot.row
         if self._below_range(t):
             start, views = self._archived([person])
             return start, None, views[person]
-        row = self._snapshot.row
-        return row, self._snapshot.person(person), self._hot.view(person, row.cut) if self._hot is not None else None
+        hot = self._hot.view(person, row.cut) if self._hot is not None else None
+        if not exact or row.seq == 0:
+            return row, self._snapshot.person(person), hot
+        # The archive has whatever lies below a cut: with the hot entries above it this is the same O as ever.
+        start, views = self._archived([person])
+        if hot is None or find_gap(row, hot) or other_version(row, hot):
+            hot = HotView()
+        high, entries = row.cut.join(hot.high), (*views[person].entries, *hot.entries)
+        return start, None, HotView(high=high, low=start.cut, entries=entries)
 
     def _below_range(self, t: int) -> bool:
         as_of_ms = self._snapshot.row.as_of_ms

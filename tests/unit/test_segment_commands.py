@@ -217,7 +217,21 @@ def test_why_tells_each_clause_and_since_when(published, capsys):
     # An earlier instant at which the age had not turned, and one below what is folded.
     assert "is not in loyal" in run(capsys, "segment", "why", "loyal", "user:a", "--at", str(T - DAY_MS))[1]
     out = run(capsys, "segment", "why", "euro", "user:a", "--at", str(T))[1]
-    assert "is in euro, since 2024-11-27T12:00:00.000Z or earlier (what lies before is folded)" in " ".join(out.split())
+    assert "is in euro, since 2024-11-27T12:00:00.000Z or earlier (what lies before is folded; ask with --exact)" in " ".join(
+        out.split()
+    )
+
+
+def test_the_archive_knows_since_when(published, capsys, monkeypatch):
+    """Of its entries those below the cut; above it only hot ones count, and there are none here."""
+    order = FactBody("order", amount_minor=100, currency="EUR")
+    log = [entry(f"o{n}", T - (64 - n) * DAY_MS, order, topic=TOPIC, offset=n, broker_ms=T - 1, person="user:a") for n in range(6)]
+    monkeypatch.setattr("twofold.reader.archive_end", lambda _location: Offsets({P0: 6}))
+    monkeypatch.setattr("twofold.reader.archive_entries", lambda _location, _version, _persons: iter(log[1:]))
+    found = json.loads(run(capsys, "segment", "why", "euro", "user:a", "--at", str(T), "--json", "--exact")[1])
+    assert (found["member"], found["entered_at"], found["entered_before"]) == (True, T - 63 * DAY_MS + 1, None)
+    found = json.loads(run(capsys, "segment", "why", "loyal", "user:a", "--at", str(T), "--json", "--exact")[1])
+    assert found["entered_at"] == T - DAY_MS + 1 and found["clauses"][1]["value"] == 3
 
 
 def test_a_record_names_its_segments(published, capsys):

@@ -122,12 +122,15 @@ def why(
     as_json: Json = False,
     debug: Debug = False,
     at: At = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Since when from the whole archive: slower, and never `or earlier`")
+    ] = False,
 ) -> None:
     """Why a person is in a segment or not, clause by clause, and since when."""
     from twofold.reader import Reader
 
     with Reader(settings_of(home, config, debug)) as reader:
-        found = reader.membership(_named(reader.segments, name), person, instant(at))
+        found = reader.membership(_named(reader.segments, name), person, instant(at), exact)
     if as_json:
         show.json_line(found)
         return
@@ -155,7 +158,7 @@ def _since(found: Membership) -> str:
     if found.entered_at is not None:
         return f", since {show_time(found.entered_at)}"
     if found.entered_before is not None:
-        return f", since {show_time(found.entered_before)} or earlier ({found.note})"
+        return f", since {show_time(found.entered_before)} or earlier ({found.note}; ask with --exact)"
     return f" ({found.note})" if found.note else ""
 
 
