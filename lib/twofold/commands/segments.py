@@ -110,7 +110,7 @@ def preview(
         return
     where = f"{everyone.table} at {show_time(everyone.t)}{_lapsed(everyone.lapsed)}"
     show.console.print(f"{segment.name}: {segment.rule}", markup=False)
-    show.console.print(f"{count} persons in {where}", markup=False)
+    show.console.print(f"{count} person{'s' * (count != 1)} in {where}", markup=False)
     show.show_rows("", ["person", *features], [[row["person"], *(show.shown(f, row[f]) for f in features)] for row in shown])
 
 
