@@ -63,11 +63,25 @@ class Segments:
 NO_SEGMENTS = Segments()
 
 
+def _turns(segments: Segments, values: Mapping[str, Any], t: int) -> list[int]:
+    """Instants after ``t`` at which an age in a rule over these values turns: ``at`` grows older than w at ``at + w + 1``."""
+    turns = (at + width_ms + 1 for feature, width_ms in segments.ages if (at := values[feature]) is not None)
+    return [turn for turn in turns if turn > t]
+
+
 def next_change_ms(segments: Segments, values: Mapping[str, Any], t: int) -> int | None:
     """The smallest t' > ``t`` (epoch ms) at which an age in a rule over these values turns, or ``None``.
 
-    ``at`` grows older than w at ``at + w + 1``. Until then nobody of these values enters or leaves a segment; the values' own next
-    change, and decayed scores, which move all the time, are not looked at.
+    Until then nobody of these values enters or leaves a segment; the values' own next change, and decayed scores, which move all
+    the time, are not looked at. Natively ``spark.segments.next_change_ms``.
     """
-    turns = [at + width_ms + 1 for feature, width_ms in segments.ages if (at := values[feature]) is not None]
-    return min((turn for turn in turns if turn > t), default=None)
+    return min(_turns(segments, values, t), default=None)
+
+
+def next_entry_or_exit_ms(segments: Segments, values: Mapping[str, Any], t: int) -> int | None:
+    """The smallest t' > ``t`` at which a person of these very values enters or leaves a segment, or ``None``.
+
+    Not before :func:`next_change_ms`: an age may turn and change nothing.
+    """
+    now = segments.names_at(values, t)
+    return next((turn for turn in sorted(_turns(segments, values, t)) if segments.names_at(values, turn) != now), None)

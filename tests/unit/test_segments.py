@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twofold.catalogue import CATALOGUE
 from twofold.errors import SegmentError
 from twofold.rule_grammar import parse_rule
-from twofold.segments import NO_SEGMENTS, Segment, Segments, next_change_ms
+from twofold.segments import NO_SEGMENTS, Segment, Segments, next_change_ms, next_entry_or_exit_ms
 from twofold.settings import load_settings
 from twofold.stores.segments_file import load_segments, read_segments
 from twofold.testing.rule_strategies import WIDTHS_MS, rules, values
@@ -40,6 +40,8 @@ def test_nobody_of_these_values_enters_or_leaves_before_the_next_change(drawn, f
         if later > T and (until is None or later < until):
             assert named.names_at(found, later) == now
     assert until is None or until > T
+    other = [later for later in sorted(turns) if later > T and named.names_at(found, later) != now]
+    assert next_entry_or_exit_ms(named, found, T) == (other[0] if other else None)
 
 
 def test_the_next_change_is_the_first_age_that_turns():
@@ -49,7 +51,10 @@ def test_the_next_change_is_the_first_age_that_turns():
     assert next_change_ms(named, {**found, "last_cart_add_at": T - DAY_MS}, T) == T + 1
     assert next_change_ms(named, {**found, "last_cart_add_at": T - DAY_MS}, T + 1) == T + DAY_MS + 1
     assert next_change_ms(named, {**found, "last_order_at": None, "last_cart_add_at": None}, T) is None
+    # A day later one age takes the place of the other, and nobody leaves.
     assert [named.names_at(found, T + DAY_MS + off) for off in (0, 1)] == [("a",), ("a",)]
+    assert next_entry_or_exit_ms(named, found, T) is None
+    assert next_entry_or_exit_ms(named, {**found, "last_order_at": T}, T) == T + DAY_MS + 1
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------------------
