@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from twofold import show
-from twofold.commands import cluster, events, night, personalization, records, reports, retention, system, tables
+from twofold.commands import cluster, events, night, personalization, records, reports, retention, segments, system, tables
 from twofold.commands.options import is_debug, set_debug
 from twofold.errors import TwofoldError
 
@@ -36,12 +36,18 @@ ROOMS = (
     records,
     tables,
     personalization,
+    segments,
     cluster,
     reports,
 )
 for _room in ROOMS:
     for _command in _room.COMMANDS:
         app.command()(_command)
+for _name, _commands in segments.GROUPS.items():
+    _group = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Who is in a segment, and why.")
+    for _command in _commands:
+        _group.command()(_command)
+    app.add_typer(_group, name=_name)
 
 
 def main(argv: list[str] | None = None) -> int:

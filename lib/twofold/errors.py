@@ -26,6 +26,10 @@ class SuiteError(UsageError):
     """A suite of expectations is missing, mistyped, or asks what cannot be computed: the line names the file and the entry."""
 
 
+class SegmentError(UsageError):
+    """A segment or its rule cannot be read: the line names the file, the segment, the place in it and the way out."""
+
+
 class TimeFormatError(UsageError):
     """A time is neither RFC 3339 nor epoch milliseconds."""
 

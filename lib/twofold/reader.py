@@ -14,8 +14,10 @@ from twofold.catalogue import CATALOGUE, VERSION
 from twofold.errors import HomeError, StoreError, UsageError
 from twofold.explain import Explanation, explain, with_raw
 from twofold.features import Catalogue
-from twofold.merge import Merged, merge
+from twofold.membership import Membership, membership_of
+from twofold.merge import Merged, find_gap, merge, other_version
 from twofold.record import Record, lag_ms, make_record
+from twofold.segments import Segment, Segments
 from twofold.settings import Settings
 from twofold.stores.archive_entries import archive_entries, archive_events
 from twofold.stores.archive_log import archive_end
@@ -24,10 +26,11 @@ from twofold.stores.lmdb_hot import LmdbHotReader
 from twofold.stores.manifest import rows
 from twofold.stores.places import table_exists
 from twofold.stores.readable import readable
+from twofold.stores.segments_file import load_segments
 from twofold.stores.snapshot_file import EmptySnapshot, SnapshotFile
 from twofold.stores.snapshot_place import fetch_snapshot, remove_fetched
 from twofold.timeline import DAY_MS, EMPTY_OFFSETS
-from twofold.views import HotView, ManifestRow, SnapshotReader, empty_manifest
+from twofold.views import HotView, ManifestRow, PersonSnapshot, SnapshotReader, empty_manifest
 
 
 def _clock_ms() -> int:
@@ -73,6 +76,8 @@ class Reader:
     ) -> None:
         """``seq`` holds one published snapshot (0: the empty one) instead of following the newest."""
         self._settings, self._clock, self._catalogue, self._seq = settings, clock, catalogue, seq
+        #: The rules as they were when the reader was opened.
+        self.segments: Segments = load_segments(settings, catalogue)
         if settings.tables:
             # A node that only serves: its home begins empty.
             settings.home_path.mkdir(parents=True, exist_ok=True)
@@ -169,13 +174,23 @@ class Reader:
             return next(self._from_archive([person], t))
         high = hot.high if hot is not None and merged.outcome == "ok" else EMPTY_OFFSETS
         serving = self._settings.serving
-        record = make_record(
-            self._catalogue, person, row, merged, hot, t, now_ms, serving.fresh_max_lag_ms, serving.consent_max_lag_ms, high
-        )
+        limits = serving.fresh_max_lag_ms, serving.consent_max_lag_ms
+        record = make_record(self._catalogue, person, row, merged, hot, t, now_ms, *limits, high, self.segments)
         return _Read(record, row, merged, hot)
 
     def _from_archive(self, persons: list[str], t: int) -> Iterator[_Read]:
         """Below the snapshot's range: recomputed from the archive at O = its committed end, and marked so."""
+        start, views = self._archived(persons)
+        now_ms = self._clock()
+        serving = self._settings.serving
+        limits = serving.fresh_max_lag_ms, serving.consent_max_lag_ms
+        for person, hot in views.items():
+            merged = replace(merge(self._catalogue, start, None, hot, t), outcome="archive")
+            record = make_record(self._catalogue, person, start, merged, None, t, now_ms, *limits, hot.high, self.segments)
+            yield _Read(record, start, merged, hot)
+
+    def _archived(self, persons: list[str]) -> tuple[ManifestRow, dict[str, HotView]]:
+        """Everything that the archive has of these persons, above the empty snapshot."""
         location = self._settings.table("archive")
         end = archive_end(location)
         row = self._snapshot.row
@@ -186,27 +201,48 @@ class Reader:
         for entry in archive_entries(location, row.version, persons):
             if entry.person in by_person and entry.verdict == "ok":
                 by_person[entry.person].append(entry)
-        now_ms = self._clock()
-        serving = self._settings.serving
-        for person, entries in by_person.items():
-            hot = HotView(high=end, low=start.cut, entries=tuple(entries))
-            merged = replace(merge(self._catalogue, start, None, hot, t), outcome="archive")
-            record = make_record(
-                self._catalogue, person, start, merged, None, t, now_ms, serving.fresh_max_lag_ms, serving.consent_max_lag_ms, end
-            )
-            yield _Read(record, start, merged, hot)
+        return start, {person: HotView(high=end, low=start.cut, entries=tuple(entries)) for person, entries in by_person.items()}
 
     def records(self, persons: Iterable[str] | None = None, at: int | None = None) -> Iterator[Record]:
         """Records of many persons at one instant (default now) from one snapshot; ``None``: everyone with an ok entry."""
         self._poll()
         t = self._clock() if at is None else at
-        row = self._snapshot.row
         chosen = self.persons() if persons is None else persons
-        if row.as_of_ms is not None and t < row.as_of_ms - self._settings.batch.late_grace_days * DAY_MS:
+        if self._below_range(t):
             yield from (read.record for read in self._from_archive(list(chosen), t))
             return
         for person in chosen:
             yield self._record(person, t)
+
+    def membership(self, segment: Segment, person: str, at: int | None = None, exact: bool = False) -> Membership:
+        """Why a person is in a segment at ``at`` (epoch ms, default now) or is not, and since when.
+
+        ``exact``: from every entry of the person in the archive instead of the snapshot, so that no fold bounds the look back.
+        """
+        self._poll()
+        t = self._clock() if at is None else at
+        row, snapshot, hot = self._parts(person, t, exact)
+        return membership_of(self._catalogue, segment, person, row, snapshot, hot, t)
+
+    def _parts(self, person: str, t: int, exact: bool) -> tuple[ManifestRow, PersonSnapshot | None, HotView | None]:
+        """What a read at ``t`` merges; below the snapshot's range, and where asked for, all of it is hot."""
+        row = self._snapshot.row
+        if self._below_range(t):
+            start, views = self._archived([person])
+            return start, None, views[person]
+        hot = self._hot.view(person, row.cut) if self._hot is not None else None
+        if not exact or row.seq == 0:
+            return row, self._snapshot.person(person), hot
+        # The archive has whatever lies below a cut: with the hot entries above it this is the same O as ever.
+        start, views = self._archived([person])
+        if hot is None or find_gap(row, hot) or other_version(row, hot):
+            hot = HotView()
+        high, entries = row.cut.join(hot.high), (*views[person].entries, *hot.entries)
+        return start, None, HotView(high=high, low=start.cut, entries=entries)
+
+    def _below_range(self, t: int) -> bool:
+        as_of_ms = self._snapshot.row.as_of_ms
+        return as_of_ms is not None and t < as_of_ms - self._settings.batch.late_grace_days * DAY_MS
 
     def persons(self) -> Iterator[str]:
         """Every person with an ok entry, ascending, once each."""

@@ -11,6 +11,7 @@ from twofold.catalogue import CONSENT_PRIMARIES, GRANTED
 from twofold.features import Catalogue
 from twofold.merge import Merged
 from twofold.next_change import next_change_at
+from twofold.segments import NO_SEGMENTS, Segments, next_entry_or_exit_ms
 from twofold.timeline import EMPTY_OFFSETS, Offsets
 from twofold.views import HotView, ManifestRow
 
@@ -44,8 +45,8 @@ class Freshness(msgspec.Struct, frozen=True):
 class Record(msgspec.Struct, frozen=True):
     """The personalization record of one person at one instant.
 
-    ``next_change_at`` (epoch ms): when another value or permission holds without a new event and at the same lag, decayed values
-    apart; ``None``: never. See :func:`twofold.next_change.next_change_at`.
+    ``next_change_at`` (epoch ms): when another value, permission or segment holds without a new event and at the same lag, decayed
+    values apart; ``None``: never. See :func:`twofold.next_change.next_change_at`, and :mod:`twofold.segments`.
     """
 
     person: str
@@ -54,6 +55,9 @@ class Record(msgspec.Struct, frozen=True):
     fields: dict[str, FieldState]
     freshness: Freshness
     next_change_at: int | None = None
+    #: Names of the segments that the person is in at t, sorted; and the version of the rules that say so ("": no rules).
+    segments: tuple[str, ...] = ()
+    segments_version: str = ""
 
 
 def lag_ms(row: ManifestRow, hot: HotView | None, now_ms: int) -> int | None:
@@ -121,6 +125,7 @@ def make_record(
     fresh_max_lag_ms: int,
     consent_max_lag_ms: int,
     high: Offsets = EMPTY_OFFSETS,
+    segments: Segments = NO_SEGMENTS,
 ) -> Record:
     """Present the merged states. ``now_ms`` is the instant of reading, from the edge's clock; ``high`` is what was read up to."""
     lag = lag_ms(row, hot, now_ms)
@@ -137,6 +142,11 @@ def make_record(
         return judge_sendable(states, conflict, state, lag, consent_max_lag_ms)
 
     sendable = judged(merged.states)
+    changes = (
+        next_change_at(catalogue, merged, values, t, lambda states: judged(states).ok != sendable.ok),
+        # With these very values: where they change first, that is the earlier instant.
+        next_entry_or_exit_ms(segments, values, t),
+    )
     return Record(
         person=person,
         values=values,
@@ -152,7 +162,9 @@ def make_record(
             lag_ms=lag,
             state=state,
         ),
-        next_change_at=next_change_at(catalogue, merged, values, t, lambda states: judged(states).ok != sendable.ok),
+        next_change_at=min((at for at in changes if at is not None), default=None),
+        segments=segments.names_at(values, t),
+        segments_version=segments.version,
     )
 
 

@@ -128,6 +128,13 @@ class PersonalizeSettings(_Room):
     )
 
 
+class SegmentSettings(_Room):
+    file: str = Field(
+        "conf/segments.yaml",
+        description="rules of the segments; a relative path lies in the checkout, whoever reads it; empty: no segments",
+    )
+
+
 class ServingSettings(_Room):
     fresh_max_lag_ms: int = Field(5_000, ge=0, description="a record that may lie further behind the log than this is `stale`")
     manifest_poll_ms: int = Field(1_000, ge=0, description="how often a long-lived reader looks for a newer snapshot")
@@ -210,6 +217,7 @@ class Settings(_Room):
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     gate: GateSettings = Field(default_factory=GateSettings)
     personalize: PersonalizeSettings = Field(default_factory=PersonalizeSettings)
+    segments: SegmentSettings = Field(default_factory=SegmentSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)
     local: LocalSettings = Field(default_factory=LocalSettings)
     spark: SparkSettings = Field(default_factory=SparkSettings)
@@ -251,6 +259,12 @@ class Settings(_Room):
     def snapshots_path(self) -> Path:
         """Where this home keeps the snapshot files that it built or fetched: a local folder, always."""
         return self.home_path / "snapshots"
+
+    @property
+    def segments_path(self) -> Path | None:
+        """The file of the segments' rules; ``None``: there are none."""
+        # Jobs, commands and notebooks run in different folders and must read the same rules.
+        return Path(__file__).resolve().parents[2] / self.segments.file if self.segments.file else None
 
     @property
     def uses_s3(self) -> bool:

@@ -60,6 +60,7 @@ def show_record(record: Record) -> None:
         "until an event comes" if record.next_change_at is None else f"until {show_time(record.next_change_at)} or an event comes"
     )
     console.print(f"holds {holds} (decayed values apart)")
+    console.print(f"segments: {', '.join(record.segments) or '-'}")
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in record.values.items():
         state = record.fields[name]

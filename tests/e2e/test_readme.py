@@ -53,8 +53,8 @@ def test_the_commands_of_the_readme_run() -> None:
     records = {r["person"]: r for r in map(json.loads, (ROOT / "build" / "records.jsonl").read_text(encoding="utf-8").splitlines())}
     truth = {r["person"]: r for r in map(json.loads, (ROOT / "build" / "oracle.jsonl").read_text(encoding="utf-8").splitlines())}
     assert records.keys() == truth.keys()
-    parts = ["person", "values", "sendable", "fields", "freshness"]
-    assert all(list(record) == [*parts, "next_change_at"] for record in records.values())
+    fields = ["person", "values", "sendable", "fields", "freshness", "next_change_at", "segments", "segments_version"]
+    assert all(list(record) == fields for record in records.values())
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)

@@ -20,8 +20,12 @@ def test_every_room_of_commands_is_registered() -> None:
 
 
 def test_every_command_has_the_shared_options() -> None:
-    commands = typer.main.get_command(app).commands
-    assert len(commands) == sum(len(room.COMMANDS) for room in ROOMS)
+    commands = {}
+    for name, command in typer.main.get_command(app).commands.items():
+        below = getattr(command, "commands", {"": command})
+        commands.update({f"{name} {inner}".strip(): found for inner, found in below.items()})
+    grouped = sum(len(of) for room in ROOMS for of in getattr(room, "GROUPS", {}).values())
+    assert len(commands) == sum(len(room.COMMANDS) for room in ROOMS) + grouped
     for name, command in commands.items():
         options = {option for parameter in command.params for option in parameter.opts}
         assert {"--home", "--config", "--json", "--debug"} <= options, name

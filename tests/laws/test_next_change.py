@@ -13,6 +13,8 @@ from twofold.events import Entry, FactBody
 from twofold.merge import merge
 from twofold.next_change import MOST_EDGES
 from twofold.record import Record, make_record
+from twofold.rule_grammar import parse_rule
+from twofold.segments import NO_SEGMENTS, Segment, Segments
 from twofold.testing import oracle
 from twofold.testing.nights import rebuild
 from twofold.testing.strategies import NOW_MS, WIDTHS_MS
@@ -43,10 +45,10 @@ class Person:
         end = Offsets(dict.fromkeys(PARTITIONS, self.high[PARTITIONS[0]] + (lag_ms > 0)))
         return HotView(self.high, Offsets(), self.hot, heartbeat=Heartbeat(t, end), high_broker_ms=high_broker)
 
-    def record(self, t: int, lag_ms: int = 0) -> Record:
+    def record(self, t: int, lag_ms: int = 0, segments: Segments = NO_SEGMENTS) -> Record:
         hot = self.view(t, lag_ms)
         merged = merge(CATALOGUE, self.row, self.snapshot, hot, t)
-        return make_record(CATALOGUE, PERSON, self.row, merged, hot, t, t, 10_000, 60_000, self.high)
+        return make_record(CATALOGUE, PERSON, self.row, merged, hot, t, t, 10_000, 60_000, self.high, segments)
 
 
 def consenting(r: Random, log: list[Entry]) -> list[Entry]:
@@ -150,6 +152,17 @@ def test_permission_alone_is_a_change_but_not_where_nobody_is_written_to() -> No
     assert person.record(NOW_MS).next_change_at == NOW_MS + 6
     # So far behind the log nobody is written to, before or after it.
     assert person.record(NOW_MS, lag_ms=2 * MINUTE_MS).next_change_at is None
+
+
+def test_a_segment_that_someone_enters_by_age_is_a_change() -> None:
+    at = NOW_MS - DAY_MS
+    person = Person([event(0, at, FactBody("cart_add", product="a"))], 1, NOW_MS)
+    lapsing = Segments([Segment("lapsing", parse_rule("last_cart_add_at older than 2 d", CATALOGUE))])
+    assert person.record(NOW_MS).next_change_at == at + 7 * DAY_MS + 1
+    turn = at + 2 * DAY_MS + 1
+    assert person.record(NOW_MS, segments=lapsing).next_change_at == turn
+    assert [person.record(t, segments=lapsing).segments for t in (turn - 1, turn)] == [(), ("lapsing",)]
+    assert person.record(turn, segments=lapsing).next_change_at == at + 7 * DAY_MS + 1
 
 
 def test_a_decayed_score_is_left_out() -> None:

@@ -13,7 +13,8 @@ from twofold.events import Entry, FactBody
 from twofold.features import Catalogue
 from twofold.merge import merge
 from twofold.record import make_record
-from twofold.settings import BatchSettings, GateSettings, PersonalizeSettings, Settings
+from twofold.segments import NO_SEGMENTS, Segments
+from twofold.settings import BatchSettings, GateSettings, PersonalizeSettings, SegmentSettings, Settings
 from twofold.spark.batch import rebuild
 from twofold.spark.personalize import Personalizer
 from twofold.stores.archive_entries import archive_entries
@@ -57,12 +58,16 @@ class Home:
         catalogue: Catalogue = SMALL,
         now_ms: int = NOW_MS + HOUR_MS,
         gate: GateMode = "off",
+        segments: Segments = NO_SEGMENTS,
         **more: Any,
     ) -> None:
         write_home_log(folder, HomeLog(TOPIC, offsets(0, 0, 0), 1))
         personalize = PersonalizeSettings(**{"chunk_persons": 64, "due_interval_ms": 0, **more})
         batch = BatchSettings(wide_tables=False)
-        self.settings = Settings(home=str(folder), personalize=personalize, batch=batch, gate=GateSettings(mode=gate))
+        rooms = {"personalize": personalize, "batch": batch, "gate": GateSettings(mode=gate)}
+        # What the shipped rules name a small catalogue has not.
+        self.settings = Settings(home=str(folder), segments=SegmentSettings(file=""), **rooms)
+        self.segments = segments
         self.table = self.settings.table("personalization")
         self.spark, self.catalogue, self.clock = spark, catalogue, Clock(now_ms)
         self.reached = offsets(0, 0, 0)
@@ -78,7 +83,9 @@ class Home:
 
     def open(self) -> Personalizer:
         right = process_writer(self.settings, "personalize")
-        self.writer = Personalizer(self.spark, self.settings, right, self.catalogue, self.clock, lambda _settings: self.end)
+        self.writer = Personalizer(
+            self.spark, self.settings, right, self.catalogue, self.clock, lambda _settings: self.end, self.segments
+        )
         return self.writer
 
     def live(self) -> None:
@@ -132,7 +139,7 @@ class Library:
         merged = merge(self._home.catalogue, snapshot.row, snapshot.person(row["person"]), hot, t)
         serving = self._home.settings.serving
         limits = (serving.fresh_max_lag_ms, serving.consent_max_lag_ms)
-        return make_record(self._home.catalogue, row["person"], snapshot.row, merged, hot, t, t, *limits, o)
+        return make_record(self._home.catalogue, row["person"], snapshot.row, merged, hot, t, t, *limits, o, self._home.segments)
 
 
 def assert_equal_to_the_library(home: Home, people: set[str] | None = None) -> dict[str, dict[str, Any]]:
@@ -147,6 +154,8 @@ def assert_equal_to_the_library(home: Home, people: set[str] | None = None) -> d
         assert record["values"] == want.values, where
         assert (record["sendable"]["ok"], tuple(record["sendable"]["reasons"])) == (want.sendable.ok, want.sendable.reasons), where
         assert record["fields"] == want.fields, where
+        assert record["segments"] == row["segments"] == list(want.segments), where
+        assert record["segments_version"] == row["segments_version"] == want.segments_version, where
         for name in ("snapshot", "cut", "as_of", "t", "newest_event", "lag_ms", "state"):
             assert record["freshness"][name] == getattr(want.freshness, name), (where, name)
         # The first edge, and never later than what the library finds by trying edges until a value differs.

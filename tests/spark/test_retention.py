@@ -43,7 +43,7 @@ T = NOW_MS + 1
 
 
 def new_home(folder, **settings) -> Settings:
-    home = Settings.model_validate({"home": str(folder), **settings})
+    home = Settings.model_validate({"home": str(folder), "segments": {"file": ""}, **settings})
     write_home_log(home.home_path, HomeLog(TOPIC, offsets(0, 0, 0), 1))
     return home
 

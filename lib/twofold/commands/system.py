@@ -40,9 +40,13 @@ def up(
     without: Annotated[list[str] | None, typer.Option("--without", help="Leave out: speed, archive, personalize, follower")] = None,
 ) -> None:
     """Start the local system: broker, topics, speed, archive with personalize, follower; Ctrl-C or `down` stops it."""
+    from twofold.catalogue import CATALOGUE
     from twofold.local import parts
+    from twofold.stores.segments_file import load_segments
 
     settings = settings_of(home, config, debug)
+    # A rule that cannot be read is told here, in one line, and not by parts that die of it.
+    load_segments(settings, CATALOGUE)
     arguments = ["--config", str(Path(config).absolute())] if config else []
     start = parts.up_detached if detach else parts.up
     start(settings, _part_event(as_json), without or (), arguments)

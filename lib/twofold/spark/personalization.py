@@ -12,7 +12,9 @@ from pyspark.sql import functions as F
 from twofold.errors import DefinitionError
 from twofold.features import Catalogue
 from twofold.record import Freshness
+from twofold.segments import NO_SEGMENTS, Segments
 from twofold.spark.present import TO_JSON, feature_columns, field_states, sendable_reasons, value_columns, values_struct
+from twofold.spark.segments import SEGMENT_COLUMNS, next_change_ms, segment_names
 from twofold.stores.personalization import RECORD_COLUMN, ROW_COLUMNS, current_view_sql
 from twofold.timeline import Offsets
 from twofold.views import ManifestRow
@@ -55,11 +57,11 @@ _SMALL_FILE_BYTES = 32 << 20
 
 def table_columns(catalogue: Catalogue) -> tuple[tuple[str, str, str], ...]:
     """(name, type, comment) of every column. Raises :class:`DefinitionError` where a feature has a name that is taken."""
-    taken = {name for name, _type, _comment in (*ROW_COLUMNS, RECORD_COLUMN)}
+    taken = {name for name, _type, _comment in (*ROW_COLUMNS, *SEGMENT_COLUMNS, RECORD_COLUMN)}
     for name in catalogue.features:
         if name in taken or name.startswith("_"):
             raise DefinitionError(f"a feature cannot be called {name!r}: the table `personalization` has such a column")
-    return (*ROW_COLUMNS, *feature_columns(catalogue), RECORD_COLUMN)
+    return (*ROW_COLUMNS, *feature_columns(catalogue), *SEGMENT_COLUMNS, RECORD_COLUMN)
 
 
 def column_names(catalogue: Catalogue) -> tuple[str, ...]:
@@ -113,18 +115,26 @@ def _pairs(vector: dict[str, dict[str, int]]) -> list[tuple[str, list[tuple[str,
     return [(topic, list(ends.items())) for topic, ends in vector.items()]
 
 
-def personalization_rows(people: DataFrame, shared: DataFrame, catalogue: Catalogue, consent_max_lag_ms: int) -> DataFrame:
+def personalization_rows(
+    people: DataFrame, shared: DataFrame, catalogue: Catalogue, consent_max_lag_ms: int, segments: Segments = NO_SEGMENTS
+) -> DataFrame:
     """Rows of the table from merged people (``set_merge.MERGED`` and ``t``) and the one row of what they share."""
     t, states, conflict = F.col("t"), F.col("states"), F.col("conflict")
     reasons = sendable_reasons(states, conflict, F.col("_state"), F.col("_lag_ms"), consent_max_lag_ms)
     judged = people.crossJoin(F.broadcast(shared.drop("t"))).select(
         "*", *value_columns(catalogue, states, t), reasons.alias("_reasons"), field_states(catalogue, conflict).alias("_fields")
     )
+    judged = judged.select(
+        "*",
+        segment_names(segments, t).alias("segments"),
+        F.lit(segments.version).alias("segments_version"),
+        F.least(F.col("next_change_ms"), next_change_ms(segments, t)).alias("_valid_until"),
+    )
     sendable = F.size("_reasons") == 0
     columns: dict[str, Column] = {
         "batch": F.col("_batch"),
         "era": F.col("_era"),
-        "valid_until": F.col("next_change_ms"),
+        "valid_until": F.col("_valid_until"),
         "sendable": sendable,
         "sendable_until": F.when(sendable, F.col("_sendable_until")),
         "seq": F.col("_seq"),
@@ -153,6 +163,8 @@ def _record(catalogue: Catalogue, sendable: Column) -> Column:
         F.struct(sendable.alias("ok"), F.col("_reasons").alias("reasons")).alias("sendable"),
         F.col("_fields").alias("fields"),
         freshness.alias("freshness"),
+        F.col("segments"),
+        F.col("segments_version"),
     )
 
 

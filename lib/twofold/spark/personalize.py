@@ -26,6 +26,7 @@ from twofold.features import Catalogue
 from twofold.kafka.topics import log_offsets
 from twofold.merge import Merged
 from twofold.record import Freshness, freshness_state, lag_ms
+from twofold.segments import NO_SEGMENTS, Segments
 from twofold.settings import Settings
 from twofold.spark.cut import archive_at, slice_of
 from twofold.spark.due import Due
@@ -47,6 +48,7 @@ from twofold.stores.one_writer import Writer, process_writer
 from twofold.stores.personalization import Commit, current_rows, newest_commit, rows_of_batch, write_told
 from twofold.stores.places import open_table
 from twofold.stores.refresh_request import answer, requested
+from twofold.stores.segments_file import load_segments
 from twofold.timeline import DAY_MS, EMPTY_OFFSETS, MINUTE_MS, Offsets
 from twofold.views import Heartbeat, HotView, ManifestRow, empty_manifest
 
@@ -102,9 +104,11 @@ class Personalizer:
         catalogue: Catalogue = CATALOGUE,
         now_ms: Callable[[], int] = _wall_ms,
         log_end: Callable[[Settings], Offsets | None] | None = None,
+        segments: Segments = NO_SEGMENTS,
     ) -> None:
         self._spark, self._settings, self._writer, self._catalogue = spark, settings, writer, catalogue
         self._now_ms, self._log_end = now_ms, log_end or broker_log_end
+        self._segments = segments
         self._table, self._archive = settings.table("personalization"), settings.table("archive")
         #: The named error that the stream's callback died of.
         self.died_of: TwofoldError | None = None
@@ -130,7 +134,9 @@ class Personalizer:
         # Who waits for this table from now on waits for this writer.
         write_told(self._settings.home_path, EMPTY_OFFSETS)
         last = newest_commit(self._table)
-        self._batch, self._refreshed, self._told = last.batch, last.refreshed, last.told
+        self._batch, self._told = last.batch, last.told
+        # Rows of other rules hold no more: everyone is due, as after a snapshot.
+        self._refreshed = last.refreshed if last.segments == self._segments.version else -1
         #: The number of the first batch of the era: tidying may rewrite earlier ones.
         self._era = self._batch + 1
         self._created = False
@@ -217,7 +223,7 @@ class Personalizer:
         if self._gate.is_due(row, t):
             self._gate.look(rows, row, o, self._archived, t)
         self._refreshed = self._refreshed if refreshed is None else refreshed
-        commit = Commit(self._batch, self._refreshed, self._told)
+        commit = Commit(self._batch, self._refreshed, self._told, self._segments.version)
         self._writer.confirm()
         append_rows(rows, self._table, {**commit.to_json(), "kind": kind, "t": t})
         written = rows_of_batch(self._table, self._batch, ["person", "valid_until"])
@@ -250,7 +256,8 @@ class Personalizer:
         state = choose(self._state()).crossJoin(instant)
         entries = choose(self._slice.entries(self._row)).crossJoin(instant)
         people = merge_people(state, entries, self._row, self._catalogue, F.col("t"))
-        return personalization_rows(people, shared, self._catalogue, self._settings.serving.consent_max_lag_ms)
+        consent_max_lag_ms = self._settings.serving.consent_max_lag_ms
+        return personalization_rows(people, shared, self._catalogue, consent_max_lag_ms, self._segments)
 
     def _state(self) -> DataFrame:
         row = self._row
@@ -330,8 +337,9 @@ class Personalizer:
 
 
 def start_personalize(spark: Any, settings: Settings, catalogue: Catalogue = CATALOGUE) -> Running:
-    """Open the table's writer and start its stream over the archive. Raises :class:`SecondWriter`."""
-    writer = Personalizer(spark, settings, process_writer(settings, "personalize"), catalogue)
+    """Open the table's writer and start its stream over the archive. Raises :class:`SecondWriter`, :class:`SegmentError`."""
+    segments = load_segments(settings, catalogue)
+    writer = Personalizer(spark, settings, process_writer(settings, "personalize"), catalogue, segments=segments)
     source = (
         spark.readStream.format("delta")
         .option("startingVersion", writer.version)

@@ -25,7 +25,11 @@ ROW_COLUMNS = (
     ("batch", "bigint", "number of the write: of a person's rows the highest is current"),
     ("era", "bigint", "partition: tidying rewrites whole eras, and appends go to a newer one meanwhile"),
     ("t", "bigint", "instant of the row, epoch ms"),
-    ("valid_until", "bigint", "first instant at which values other than decayed scores may differ, epoch ms; null: never"),
+    (
+        "valid_until",
+        "bigint",
+        "first instant at which values (decayed scores apart) or segments may differ, epoch ms; null: never",
+    ),
     ("sendable", "boolean", "whether the person may be written to, at t; advisory: ask the library before sending"),
     ("sendable_until", "bigint", "sendable counts as false from here on, epoch ms; null where it is false"),
     ("seq", "bigint", "sequence number of the snapshot"),
@@ -37,15 +41,16 @@ RECORD_COLUMN = ("record", "string", "the whole record, JSON, as `twofold record
 
 
 class Commit(NamedTuple):
-    """What a commit of the writer says: its number, the snapshot that every row has been refreshed from, and the offsets below
-    which whoever was touched has a row."""
+    """What a commit of the writer says: its number, the snapshot that every row has been refreshed from, the offsets below which
+    whoever was touched has a row, and the version of the rules of the rows' segments."""
 
     batch: int = 0
     refreshed: int = -1
     told: Offsets = EMPTY_OFFSETS
+    segments: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return {"batch": self.batch, "refreshed": self.refreshed, "told": self.told.to_json()}
+        return {"batch": self.batch, "refreshed": self.refreshed, "told": self.told.to_json(), "segments": self.segments}
 
 
 def newest_commit(location: str) -> Commit:
@@ -56,7 +61,8 @@ def newest_commit(location: str) -> Commit:
             for commit in table.history(limit):
                 try:
                     data = json.loads(commit.get("userMetadata") or "")
-                    return Commit(int(data["batch"]), int(data["refreshed"]), Offsets.from_json(data["told"]))
+                    told = Offsets.from_json(data["told"])
+                    return Commit(int(data["batch"]), int(data["refreshed"]), told, data.get("segments", ""))
                 except (ValueError, KeyError, TypeError):
                     # Maintenance, or nobody's: walked over.
                     continue

@@ -95,7 +95,8 @@ def json_schema(table: Any, catalogue: Catalogue) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value of an Arrow row as JSON has it: decimals are integers, bytes text, days ISO 8601."""
     if isinstance(value, Decimal):
         return int(value)
     if isinstance(value, bytes):
@@ -103,9 +104,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     return value
 
 
@@ -120,4 +121,4 @@ def select(
     query = f"SELECT {chosen} FROM {name}" + (f" WHERE ({where})" if where else "") + ("" if limit is None else f" LIMIT {limit:d}")
     for batch in query_table(table, name, query):
         for row in batch.to_pylist(maps_as_pydicts="strict"):
-            yield {key: _plain(value) for key, value in row.items()}
+            yield {key: plain(value) for key, value in row.items()}
