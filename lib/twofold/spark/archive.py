@@ -112,7 +112,10 @@ def start_archive(spark: Any, settings: Settings, on_batch: Callable[[int], None
     source = read_log(spark, settings, generation.start, maxOffsetsPerTrigger=settings.archive.max_offsets_per_trigger)
     # Admission belongs to the stream, not to the batch: building its columns costs seconds, and is done once here.
     judged = admit(source).withColumn("admission_version", F.lit(ADMISSION_VERSION))
-    return (
+    # A pool of its own, which the stream's thread inherits: where `personalize` runs in the same application its long batches
+    # would else go first, and what they wait for is the archive.
+    spark.sparkContext.setLocalProperty("spark.scheduler.pool", "archive")
+    query = (
         judged.select(*(name for name, _type, _comment in ARCHIVE_COLUMNS))
         .writeStream.queryName("archive")
         .foreachBatch(write)
@@ -120,6 +123,8 @@ def start_archive(spark: Any, settings: Settings, on_batch: Callable[[int], None
         .trigger(processingTime=f"{settings.archive.trigger_ms} milliseconds")
         .start()
     )
+    spark.sparkContext.setLocalProperty("spark.scheduler.pool", None)
+    return query
 
 
 def is_ready(_spark: Any, _settings: Settings, query: Any) -> bool:
