@@ -12,7 +12,7 @@ SEED ?= 1
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
-setup: $(VENV)/.done build/jars/.done  ## virtual environment and jars, nothing else
+setup: $(VENV)/.done build/jars/.done build/spark.jsa  ## virtual environment and jars, nothing else
 
 .PHONY: tools
 tools:
@@ -34,6 +34,11 @@ build/jars/.done: pom.xml | tools
 	@rm -rf build/jars
 	@mvn --quiet --batch-mode package
 	@touch $@
+
+# Without it everything runs as well, and each JVM takes some seconds more to start.
+build/spark.jsa: $(VENV)/.done build/jars/.done
+	@echo "setup: archive of Spark's classes, for JVMs to start from"
+	@$(BIN)/python -m twofold.spark.class_archive $@ 2>build/class-archive.log || echo "setup: there is none: build/class-archive.log"
 
 demo: setup  ## the main job: feed, nightly batch in the middle, records before and after a live event, comparison
 	@$(BIN)/twofold demo --home $(HOME_DIR) --data $(DATA) $(if $(FROM),--from $(FROM))

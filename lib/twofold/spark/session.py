@@ -32,7 +32,10 @@ PLACE = {
     "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "ERROR",
     # Admission compiles into methods above HotSpot's limit of 8,000 bytecodes, which it would interpret for ever.
-    "spark.driver.extraJavaOptions": "-XX:-DontCompileHugeMethods",
+    # The others: classes that `make setup` archived (`class_archive`), and no word where there are none.
+    "spark.driver.extraJavaOptions": (
+        "-XX:-DontCompileHugeMethods -XX:SharedArchiveFile=build/spark.jsa -Xlog:cds=off -Xlog:cds+dynamic=off"
+    ),
     # One machine: the default of 50 tasks a snapshot made each Delta commit ten seconds.
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.sql.streaming.checkpoint.fileChecksum.enabled": "false",
