@@ -13,6 +13,7 @@ from deltalake import DeltaTable, write_deltalake
 from tests.unit.manifests import TOPIC, VERSION, create_manifest, cut, new_version, nights, publish, row_of
 from twofold.cli import main
 from twofold.errors import ArchiveError, PublishConflict, RebuildRunning, RollbackRefused, StoreError, UsageError
+from twofold.events import Entry
 from twofold.settings import Settings
 from twofold.stores.archive_requests import answer, ask_compact, ask_delete, wait_answer, waiting
 from twofold.stores.listing import listing
@@ -24,7 +25,7 @@ from twofold.stores.readable import lowest_cut, pin_readable, readable, survey_m
 from twofold.stores.rollback import roll_back, rollback_row
 from twofold.stores.table_files import check_whole, stored_files
 from twofold.stores.vacuum import vacuum
-from twofold.timeline import DAY_MS, HOUR_MS, Position
+from twofold.timeline import DAY_MS, HOUR_MS, PartitionKey, Position
 
 #: Long after every file that a test writes.
 YEARS_LATER_MS = 4_000_000_000_000
@@ -234,6 +235,19 @@ def test_files_that_a_stream_may_still_read_stay(home):
     with pytest.raises(StoreError):
         check_whole(location, named)
     assert sorted(DeltaTable(location).to_pyarrow_table()["offset"].to_pylist()) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_the_hot_store_is_trimmed_to_its_last_key(tmp_path, chunk):
+    key = PartitionKey(TOPIC, 0)
+    entries = [Entry(VERSION, TOPIC, 0, n, 0, "ok", f"user:{n % 2}", f"e{n}", 0) for n in range(5)]
+    with LmdbHot(tmp_path / "hot", 1 << 20, cut(0)) as hot:
+        hot.raise_high(hot.partition(key), 5, VERSION, 0)
+        hot.commit([(entry, None) for entry in entries])
+        assert hot.trim(cut(2), chunk) == 2
+        assert {n: [e.offset for e in hot.view(f"user:{n}").entries] for n in (0, 1)} == {0: [2, 4], 1: [3]}
+        assert hot.trim(cut(5), chunk) == 3 and not list(hot.persons())
+        assert hot.trim(cut(5), chunk) == 0
 
 
 # --- requests of the archive's writer ---------------------------------------------------------------------------------------------

@@ -293,7 +293,8 @@ class LmdbHot(LmdbHotReader):
                     topic, partition, offset = _POSITION.unpack_from(key, len(key) - _POSITION.size)
                     if offset < lows.get((topic, partition), 0):
                         gone += 1
-                        more = cursor.delete()
+                        # True after the very last one too, where no key follows.
+                        more = cursor.delete() and cursor.key() != b""
                     else:
                         more = cursor.next()
                 if not more:
