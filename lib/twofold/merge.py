@@ -334,9 +334,16 @@ def _conflicts(catalogue: Catalogue, doubtful: list[Entry], t: int) -> frozenset
 
 
 def merge(
-    catalogue: Catalogue, row: ManifestRow, person: PersonSnapshot | None, hot: HotView | None, t: int, late_grace_days: int = 5
+    catalogue: Catalogue,
+    row: ManifestRow,
+    person: PersonSnapshot | None,
+    hot: HotView | None,
+    t: int,
+    late_grace_days: int = 5,
+    only: Container[str] | None = None,
 ) -> Merged:
     """Merge one person at instant ``t`` (epoch ms). ``hot=None``: no hot store, the snapshot alone answers at O = cut.
+    ``only``: states of those primaries and no others.
 
     Outcome ``archive``: t lies below the snapshot's range; ``gap`` and ``definition``: answered from the snapshot alone at O = cut.
     """
@@ -350,13 +357,13 @@ def merge(
             outcome = "definition"
     snapshot = person or _EMPTY_PERSON
     if hot is None or outcome != "ok":
-        states = fold_person(catalogue, snapshot, (), t)
+        states = fold_person(catalogue, snapshot, (), t, only)
         return Merged(outcome, row.cut, states, known=person is not None, counted=Counted(snapshot, recent=snapshot.recent))
     recent = snapshot.recent
     deduped = _dedupe(row, snapshot, hot.entries, hot.high)
     if deduped.replaced:
         snapshot = replace(snapshot, recent=recent.without_entries(deduped.replaced))
-    states = fold_person(catalogue, snapshot, deduped.added, t)
+    states = fold_person(catalogue, snapshot, deduped.added, t, only)
     newest = max((entry.at_ms for entry in deduped.added if entry.at_ms is not None and entry.at_ms < t), default=None)
     return Merged(
         "ok",
