@@ -64,6 +64,10 @@ class Home:
         write_home_log(folder, HomeLog(TOPIC, START, START_MS))
         create_manifest(self.settings)
 
+    def grace(self, days: int) -> None:
+        batch = self.settings.batch.model_copy(update={"late_grace_days": days})
+        self.settings = self.settings.model_copy(update={"batch": batch})
+
     def end(self, count: int) -> Offsets:
         ends = dict(START)
         for entry in self.log[:count]:
@@ -88,7 +92,8 @@ class Home:
     def night(self, count: int, log: list[Entry] | None = None) -> None:
         parent = current(self.settings.table("manifest")) or empty_manifest(START, VERSION)
         name = f"s{parent.seq + 1:08d}-test"
-        snapshot = rebuild(CATALOGUE, VERSION, self.log if log is None else log, self.end(count), parent, name)
+        log, grace_days = self.log if log is None else log, self.settings.batch.late_grace_days
+        snapshot = rebuild(CATALOGUE, VERSION, log, self.end(count), parent, name, late_grace_days=grace_days)
         row = replace(snapshot.row, tables={"state": new_version(self.settings, "state", parent.seq + 1)}, published_ms=self.now)
         blobs = ((person, snapshot.blobs[person]) for person in snapshot.persons())
         snapshot_file.write(snapshot_file.snapshot_path(self.settings.snapshots_path, name), name, blobs)
@@ -126,8 +131,10 @@ def drawn(folder: Path, seed: int) -> Home:
     rng, steps = Random(seed), draw_script(seed, 200).steps
     times = accumulate((step.wait_ms for step in steps), initial=START_MS)
     log, values, offsets = [], {}, [0, 0]
-    for step, at_ms in zip(steps, list(times)[1:], strict=True):
-        for person, value in step.values:
+    for number, (step, at_ms) in enumerate(zip(steps, list(times)[1:], strict=True)):
+        # Beside the few whom everything happens to, one who is seen once.
+        once = {"type": "page", "event_id": "once", "user_id": f"once-{number}", "occurred_at": at_ms - 5_000}
+        for person, value in [*step.values, *([(0, json.dumps(once).encode())] if number % 9 == 0 else [])]:
             partition = person % 2 if rng.random() < 0.7 else rng.randrange(2)
             position = Position(TOPIC, partition, offsets[partition])
             offsets[partition] += 1
@@ -169,9 +176,11 @@ def test_values_are_the_same_bytes_from_hot_from_both_and_from_the_archive(tmp_p
         assert {record.pinned.source for record in again.values()} == {source}
         assert {p: pinned_bytes(r) for p, r in again.items()} == {p: pinned_bytes(r) for p, r in first.items()}
         with home.reader() as reader, reader.pinned("spring") as pinned:
-            assert {r.person for r in pinned.records()} == {
-                e.person for e in home.log if e.verdict == "ok" and pin.offsets.holds(e.position)
-            }
+            everyone = {record.person: pinned_bytes(record) for record in pinned.records()}
+            assert everyone.keys() == {e.person for e in home.log if e.verdict == "ok" and pin.offsets.holds(e.position)}
+            # One after the other, of the slice that is in memory now.
+            assert everyone == {person: pinned_bytes(pinned.record(person)) for person in everyone}
+            assert everyone["user:1"] == pinned_bytes(first["user:1"])
 
     same("hot")
     # The hot store goes on; it is trimmed to a cut above the pinned one while the archive has not come to O.
@@ -233,6 +242,7 @@ def test_a_trim_in_the_middle_of_an_export_goes_unnoticed(tmp_path: Path, monkey
 
 def test_an_instant_and_an_older_snapshot(tmp_path: Path) -> None:
     home = drawn(tmp_path, 2)
+    home.grace(10)
     n = len(home.log)
     home.archive(n)
     home.follow(n)
@@ -251,10 +261,10 @@ def test_an_instant_and_an_older_snapshot(tmp_path: Path) -> None:
             if {record.fields[name], later[person].fields[name]} == {"exact"}:
                 assert value == later[person].values[name]
     with pytest.raises(UsageError, match=r"cannot be read at .* pin an older one"):
-        home.pin("early", at=(first.as_of_ms or 0) - 6 * DAY_MS)
+        home.pin("early", at=(first.as_of_ms or 0) - 11 * DAY_MS)
     # What was granted under this grace is read under a smaller one.
-    edge = home.pin("edge", at=(first.as_of_ms or 0) - 4 * DAY_MS, seq=1)
-    home.settings = home.settings.model_copy(update={"batch": home.settings.batch.model_copy(update={"late_grace_days": 1})})
+    edge = home.pin("edge", at=(first.as_of_ms or 0) - 9 * DAY_MS, seq=1)
+    home.grace(1)
     assert at_the_oracle(home, edge, home.read("edge")) > 30
 
 
