@@ -278,8 +278,10 @@ def _by_kind(catalogue: Catalogue) -> dict[str, tuple[_Step, ...]]:
     return {kind: tuple(steps) for kind, steps in kinds.items()}
 
 
-def _select_hot(catalogue: Catalogue, entries: Iterable[Entry], t: int) -> dict[str, list[Fact]]:
-    """Hot facts by the primary that counts them at t. The lists may be shared: read them only."""
+def _select_hot(
+    catalogue: Catalogue, entries: Iterable[Entry], t: int, only: Container[str] | None = None
+) -> dict[str, list[Fact]]:
+    """Hot facts by the primary (of ``only`` those) that counts them at t. The lists may be shared: read them only."""
     by_kind = _by_kind(catalogue)
     of_kind: dict[str, list[Fact]] = {}
     for entry in sorted([e for e in entries if e.at_ms is not None and e.at_ms < t], key=_AT_MS):
@@ -289,6 +291,8 @@ def _select_hot(catalogue: Catalogue, entries: Iterable[Entry], t: int) -> dict[
     for kind, facts in of_kind.items():
         times = [fact[0] for fact in facts]
         for step in by_kind.get(kind, ()):
+            if only is not None and step.name not in only:
+                continue
             low = 0 if step.width_ms is None else bisect_left(times, t - step.width_ms)
             chosen = facts[low:] if low else facts
             for place, text in step.equals:
@@ -305,7 +309,7 @@ def fold_person(
     """States of all primaries (or of ``only`` those) at ``t``: ``older`` ⊕ recent facts ⊕ hot entries (already deduplicated)."""
     columns = person.recent
     folded = _Folded(columns, t) if columns.n_facts else None
-    hot_facts = _select_hot(catalogue, hot, t)
+    hot_facts = _select_hot(catalogue, hot, t, only)
     older = person.older
     states: dict[str, Any] = {}
     for name, kind, select, width_ms, _equals in _steps(catalogue):
