@@ -101,5 +101,8 @@ FEATURES = (
     Feature("consent_marketing", "Latest consent for marketing: granted, denied or null", "consent_marketing"),
 )
 
+#: Features that rest on them: what is said of consent is always as it is now.
+CONSENT_FEATURES = tuple(f.name for f in FEATURES if not {f.of, f.per}.isdisjoint(CONSENT_PRIMARIES))
+
 CATALOGUE = Catalogue(PRIMARIES, FEATURES)
 VERSION = CATALOGUE.version

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from twofold import show
-from twofold.commands import cluster, events, night, personalization, records, reports, retention, segments, system, tables
+from twofold.commands import cluster, events, night, personalization, pins, records, reports, retention, segments, system, tables
 from twofold.commands.options import is_debug, set_debug
 from twofold.errors import TwofoldError
 
@@ -34,6 +34,7 @@ ROOMS = (
     night,
     retention,
     records,
+    pins,
     tables,
     personalization,
     segments,

@@ -109,7 +109,11 @@ class ValidationRefused(PublishRefused):
 
 
 class DefinitionError(TwofoldError):
-    """A state or snapshot was made under another definition: rebuild it."""
+    """A state, snapshot or pin was made under another definition: rebuild it, or install that definition again."""
+
+
+class PinError(TwofoldError):
+    """A pin cannot be made or read as things stand: the line says what is missing, and where."""
 
 
 class StateError(TwofoldError):

@@ -278,8 +278,10 @@ def _by_kind(catalogue: Catalogue) -> dict[str, tuple[_Step, ...]]:
     return {kind: tuple(steps) for kind, steps in kinds.items()}
 
 
-def _select_hot(catalogue: Catalogue, entries: Iterable[Entry], t: int) -> dict[str, list[Fact]]:
-    """Hot facts by the primary that counts them at t. The lists may be shared: read them only."""
+def _select_hot(
+    catalogue: Catalogue, entries: Iterable[Entry], t: int, only: Container[str] | None = None
+) -> dict[str, list[Fact]]:
+    """Hot facts by the primary (of ``only`` those) that counts them at t. The lists may be shared: read them only."""
     by_kind = _by_kind(catalogue)
     of_kind: dict[str, list[Fact]] = {}
     for entry in sorted([e for e in entries if e.at_ms is not None and e.at_ms < t], key=_AT_MS):
@@ -289,6 +291,8 @@ def _select_hot(catalogue: Catalogue, entries: Iterable[Entry], t: int) -> dict[
     for kind, facts in of_kind.items():
         times = [fact[0] for fact in facts]
         for step in by_kind.get(kind, ()):
+            if only is not None and step.name not in only:
+                continue
             low = 0 if step.width_ms is None else bisect_left(times, t - step.width_ms)
             chosen = facts[low:] if low else facts
             for place, text in step.equals:
@@ -305,7 +309,7 @@ def fold_person(
     """States of all primaries (or of ``only`` those) at ``t``: ``older`` ⊕ recent facts ⊕ hot entries (already deduplicated)."""
     columns = person.recent
     folded = _Folded(columns, t) if columns.n_facts else None
-    hot_facts = _select_hot(catalogue, hot, t)
+    hot_facts = _select_hot(catalogue, hot, t, only)
     older = person.older
     states: dict[str, Any] = {}
     for name, kind, select, width_ms, _equals in _steps(catalogue):
@@ -334,9 +338,16 @@ def _conflicts(catalogue: Catalogue, doubtful: list[Entry], t: int) -> frozenset
 
 
 def merge(
-    catalogue: Catalogue, row: ManifestRow, person: PersonSnapshot | None, hot: HotView | None, t: int, late_grace_days: int = 5
+    catalogue: Catalogue,
+    row: ManifestRow,
+    person: PersonSnapshot | None,
+    hot: HotView | None,
+    t: int,
+    late_grace_days: int = 5,
+    only: Container[str] | None = None,
 ) -> Merged:
     """Merge one person at instant ``t`` (epoch ms). ``hot=None``: no hot store, the snapshot alone answers at O = cut.
+    ``only``: states of those primaries and no others.
 
     Outcome ``archive``: t lies below the snapshot's range; ``gap`` and ``definition``: answered from the snapshot alone at O = cut.
     """
@@ -350,13 +361,13 @@ def merge(
             outcome = "definition"
     snapshot = person or _EMPTY_PERSON
     if hot is None or outcome != "ok":
-        states = fold_person(catalogue, snapshot, (), t)
+        states = fold_person(catalogue, snapshot, (), t, only)
         return Merged(outcome, row.cut, states, known=person is not None, counted=Counted(snapshot, recent=snapshot.recent))
     recent = snapshot.recent
     deduped = _dedupe(row, snapshot, hot.entries, hot.high)
     if deduped.replaced:
         snapshot = replace(snapshot, recent=recent.without_entries(deduped.replaced))
-    states = fold_person(catalogue, snapshot, deduped.added, t)
+    states = fold_person(catalogue, snapshot, deduped.added, t, only)
     newest = max((entry.at_ms for entry in deduped.added if entry.at_ms is not None and entry.at_ms < t), default=None)
     return Merged(
         "ok",

@@ -10,26 +10,30 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from twofold.catalogue import CATALOGUE, VERSION
+from twofold.catalogue import CATALOGUE, CONSENT_PRIMARIES, VERSION
 from twofold.errors import HomeError, StoreError, UsageError
 from twofold.explain import Explanation, explain, with_raw
 from twofold.features import Catalogue
 from twofold.membership import Membership, membership_of
 from twofold.merge import Merged, find_gap, merge, other_version
+from twofold.pinned import Standing, make_standing
+from twofold.pinned_reader import PinnedReader
 from twofold.record import Record, lag_ms, make_record
 from twofold.segments import Segment, Segments
 from twofold.settings import Settings
 from twofold.stores.archive_entries import archive_entries, archive_events
 from twofold.stores.archive_log import archive_end
+from twofold.stores.campaign_pins import CampaignPin, read_campaign_pin
 from twofold.stores.home_log import shared_home_log
 from twofold.stores.lmdb_hot import LmdbHotReader
 from twofold.stores.manifest import rows
+from twofold.stores.pin_terms import make_pin
 from twofold.stores.places import table_exists
-from twofold.stores.readable import readable
+from twofold.stores.readable import grant_campaign_pin, kept
 from twofold.stores.segments_file import load_segments
 from twofold.stores.snapshot_file import EmptySnapshot, SnapshotFile
 from twofold.stores.snapshot_place import fetch_snapshot, remove_fetched
-from twofold.timeline import DAY_MS, EMPTY_OFFSETS
+from twofold.timeline import DAY_MS, EMPTY_OFFSETS, Offsets
 from twofold.views import HotView, ManifestRow, PersonSnapshot, SnapshotReader, empty_manifest
 
 
@@ -104,8 +108,8 @@ class Reader:
         if row.seq == 0:
             return EmptySnapshot(row)
         found = SnapshotFile(fetch_snapshot(self._settings, row), row)
-        recent = readable(self._published, self._settings.batch.keep_snapshots)
-        remove_fetched(self._settings, {row.snapshot, *(old.snapshot for old in recent)})
+        stay = kept(self._settings, self._published, self._settings.batch.keep_snapshots)
+        remove_fetched(self._settings, {row.snapshot, *(old.snapshot for old in stay)})
         return found
 
     def _open_hot(self) -> None:
@@ -165,8 +169,7 @@ class Reader:
         return self._read(person, at).record
 
     def _read(self, person: str, at: int | None) -> _Read:
-        row = self._snapshot.row
-        hot = self._hot.view(person, row.cut) if self._hot is not None else None
+        row, hot = self._snapshot.row, self._hot_view(person)
         now_ms = self._clock()
         t = now_ms if at is None else at
         merged = merge(self._catalogue, row, self._snapshot.person(person), hot, t, self._settings.batch.late_grace_days)
@@ -177,6 +180,10 @@ class Reader:
         limits = serving.fresh_max_lag_ms, serving.consent_max_lag_ms
         record = make_record(self._catalogue, person, row, merged, hot, t, now_ms, *limits, high, self.segments)
         return _Read(record, row, merged, hot)
+
+    def _hot_view(self, person: str) -> HotView | None:
+        """The person's entries above the held snapshot's cut; ``None`` where there is no hot store."""
+        return self._hot.view(person, self._snapshot.row.cut) if self._hot is not None else None
 
     def _from_archive(self, persons: list[str], t: int) -> Iterator[_Read]:
         """Below the snapshot's range: recomputed from the archive at O = its committed end, and marked so."""
@@ -230,7 +237,7 @@ class Reader:
         if self._below_range(t):
             start, views = self._archived([person])
             return start, None, views[person]
-        hot = self._hot.view(person, row.cut) if self._hot is not None else None
+        hot = self._hot_view(person)
         if not exact or row.seq == 0:
             return row, self._snapshot.person(person), hot
         # The archive has whatever lies below a cut: with the hot entries above it this is the same O as ever.
@@ -251,6 +258,53 @@ class Reader:
         seen = set(snapshot)
         seen.update(hot)
         return iter(sorted(seen))
+
+    # --- pins -------------------------------------------------------------------------------------------------------------------
+    def pin(self, name: str, at: int | None = None) -> CampaignPin:
+        """Keep the held snapshot, t = ``at`` (epoch ms, default now) and O = as far as the log was read, under a name.
+
+        Raises :class:`UsageError` for a name that cannot be or is taken, or a t below the snapshot's range,
+        :class:`DefinitionError` for a snapshot of another definition, :class:`PinError` where no layer has all that O holds.
+        """
+        self._poll()
+        now_ms = self._clock()
+        t = now_ms if at is None else at
+        pin = make_pin(self._settings, name, self._snapshot.row, self.vectors(), self._catalogue, t, now_ms)
+        grant_campaign_pin(self._settings, pin)
+        return pin
+
+    def pinned(self, name: str) -> PinnedReader:
+        """Records under a pin. Close it before this reader. Raises :class:`UsageError` when there is no such pin,
+        :class:`DefinitionError` when it is of a definition that is not installed.
+        """
+        return PinnedReader(self._settings, self._catalogue, self.segments, read_campaign_pin(self._settings, name), self)
+
+    def standing(self, person: str) -> Standing:
+        """What is never pinned of a person, as it is now: consent and ``sendable``, judged as those of a record."""
+        self._poll()
+        row, hot = self._snapshot.row, self._hot_view(person)
+        t, serving = self._clock(), self._settings.serving
+        grace_days = self._settings.batch.late_grace_days
+        merged = merge(self._catalogue, row, self._snapshot.person(person), hot, t, grace_days, CONSENT_PRIMARIES)
+        high = hot.high if hot is not None and merged.outcome == "ok" else EMPTY_OFFSETS
+        if merged.outcome == "archive":
+            _record, row, merged, archived = next(self._from_archive([person], t))
+            hot, high = None, archived.high if archived is not None else EMPTY_OFFSETS
+        limits = serving.fresh_max_lag_ms, serving.consent_max_lag_ms
+        return make_standing(self._catalogue, row, merged, hot, t, t, *limits, high)
+
+    def hot_view(self, person: str, since: Offsets) -> HotView:
+        """A person's hot entries from ``since`` on and the vectors; the empty view where there is no hot store."""
+        return self._hot.view(person, since) if self._hot is not None else HotView()
+
+    def hot_persons(self) -> Iterator[str]:
+        """Every person with a hot entry, once each."""
+        return self._hot.persons() if self._hot is not None else iter(())
+
+    def offsets(self) -> Offsets:
+        """O of a read now: the cut, and what the hot store adds to it where it reaches down to it."""
+        row, hot = self._snapshot.row, self.vectors()
+        return row.cut if find_gap(row, hot) or other_version(row, hot) else row.cut.join(hot.high)
 
     def vectors(self) -> HotView:
         """How far the hot store has read, without anyone's facts; the empty view where there is no hot store."""

@@ -114,6 +114,32 @@ def judge_sendable(
     return Sendable(not reasons, tuple(reasons))
 
 
+def make_freshness(
+    row: ManifestRow, merged: Merged, t: int, lag: int | None, state: State, high: Offsets = EMPTY_OFFSETS
+) -> Freshness:
+    """Provenance of what was merged; ``high`` is what was read up to."""
+    return Freshness(
+        snapshot=row.snapshot,
+        cut=row.cut.to_json(),
+        high=high.to_json(),
+        as_of=row.as_of_ms,
+        t=t,
+        newest_event=merged.newest_event_ms,
+        lag_ms=lag,
+        state=state,
+    )
+
+
+def inexact_fields(catalogue: Catalogue, conflict: frozenset[str]) -> dict[str, FieldState]:
+    """The state of every field, where a duplicate may change these primaries."""
+    fields: dict[str, FieldState] = dict.fromkeys(catalogue.features, "exact")
+    if conflict:
+        for name in fields:
+            if any(p.name in conflict for p in catalogue.primaries_of(name)):
+                fields[name] = "conflict"
+    return fields
+
+
 def make_record(
     catalogue: Catalogue,
     person: str,
@@ -132,11 +158,6 @@ def make_record(
     state = freshness_state(merged, hot, lag, fresh_max_lag_ms)
     values = {name: catalogue.present(f, merged.states, t) for name, f in catalogue.features.items()}
     conflict = merged.conflict
-    fields: dict[str, FieldState] = dict.fromkeys(catalogue.features, "exact")
-    if conflict:
-        for name in fields:
-            if any(p.name in conflict for p in catalogue.primaries_of(name)):
-                fields[name] = "conflict"
 
     def judged(states: Mapping[str, Any]) -> Sendable:
         return judge_sendable(states, conflict, state, lag, consent_max_lag_ms)
@@ -151,17 +172,8 @@ def make_record(
         person=person,
         values=values,
         sendable=sendable,
-        fields=fields,
-        freshness=Freshness(
-            snapshot=row.snapshot,
-            cut=row.cut.to_json(),
-            high=high.to_json(),
-            as_of=row.as_of_ms,
-            t=t,
-            newest_event=merged.newest_event_ms,
-            lag_ms=lag,
-            state=state,
-        ),
+        fields=inexact_fields(catalogue, conflict),
+        freshness=make_freshness(row, merged, t, lag, state, high),
         next_change_at=min((at for at in changes if at is not None), default=None),
         segments=segments.names_at(values, t),
         segments_version=segments.version,
@@ -175,7 +187,9 @@ __all__ = [
     "Sendable",
     "State",
     "freshness_state",
+    "inexact_fields",
     "judge_sendable",
     "lag_ms",
+    "make_freshness",
     "make_record",
 ]

@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from twofold.record import Record
+from twofold.pinned import PinnedRecord
+from twofold.record import FieldState, Freshness, Record, Sendable
 from twofold.timeline import show_time
 
 console = Console(highlight=False)
@@ -49,21 +50,40 @@ _STATE_COLOURS = {"fresh": "green", "default": "green", "stale": "yellow", "batc
 def show_record(record: Record) -> None:
     """A record as a table, with its freshness and whether the person may be written to."""
     f = record.freshness
-    colour = _STATE_COLOURS.get(f.state, "red")
-    lag = "" if f.lag_ms is None else f" · lag {f.lag_ms} ms"
-    console.print(
-        Text.assemble((record.person, "bold"), f"  at {show_time(f.t)}  ", (f.state, colour), lag, f" · snapshot {f.snapshot}")
-    )
-    sendable = Text("yes", "green") if record.sendable.ok else Text("no: " + ", ".join(record.sendable.reasons), "red")
-    console.print(Text.assemble("may be written to: ", sendable))
+    console.print(Text.assemble((record.person, "bold"), "  ", *_freshness(f), f" · snapshot {f.snapshot}"))
+    console.print(Text.assemble("may be written to: ", _sendable(record.sendable)))
     holds = (
         "until an event comes" if record.next_change_at is None else f"until {show_time(record.next_change_at)} or an event comes"
     )
     console.print(f"holds {holds} (decayed values apart)")
     console.print(f"segments: {', '.join(record.segments) or '-'}")
+    _show_values(record.values, record.fields)
+
+
+def show_pinned(record: PinnedRecord) -> None:
+    """A record under a pin: what its values rest on, and whether the person may be written to now."""
+    at = record.pinned
+    where = f"pin {at.pin} at {show_time(at.t)}, from {at.source} · snapshot {at.snapshot}"
+    console.print(Text.assemble((record.person, "bold"), f"  {where}"))
+    now = Text.assemble(" (", *_freshness(record.freshness), ")")
+    console.print(Text.assemble("may be written to: ", _sendable(record.sendable), now))
+    console.print(f"segments: {', '.join(record.segments) or '-'}")
+    _show_values(record.values, record.fields)
+
+
+def _freshness(f: Freshness) -> list[Any]:
+    lag = "" if f.lag_ms is None else f" · lag {f.lag_ms} ms"
+    return [f"at {show_time(f.t)}  ", (f.state, _STATE_COLOURS.get(f.state, "red")), lag]
+
+
+def _sendable(sendable: Sendable) -> Text:
+    return Text("yes", "green") if sendable.ok else Text("no: " + ", ".join(sendable.reasons), "red")
+
+
+def _show_values(values: dict[str, Any], fields: dict[str, FieldState]) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
-    for name, value in record.values.items():
-        state = record.fields[name]
+    for name, value in values.items():
+        state = fields[name]
         table.add_row(Text(name, "cyan"), shown(name, value), "" if state == "exact" else Text(state, "red"))
     console.print(table)
 

@@ -35,6 +35,7 @@ CORE = (
     "merge",
     "next_change",
     "record",
+    "pinned",
     "contributing",
     "explain",
     "membership",
@@ -48,10 +49,11 @@ ROOMS = {
     "spark": {"kafka", "stores"},
     "testing": {"stores"},
     "local": {"kafka", "stores", "testing", "reader", "show"},
-    "reader": {"stores"},
+    "pinned_reader": {"stores"},
+    "reader": {"stores", "pinned_reader"},
     "show": set(),
     "show_explanation": {"show"},
-    "commands": {"kafka", "stores", "testing", "local", "reader", "show", "show_explanation"},
+    "commands": {"kafka", "stores", "testing", "local", "reader", "pinned_reader", "show", "show_explanation"},
     "cli": {"commands", "show"},
 }
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, write_deltalake
 
+from twofold.events import ADMISSION_VERSION, Entry
 from twofold.settings import Settings
 from twofold.stores import snapshot_file
 from twofold.stores.manifest import MANIFEST_COLUMNS, append_without_spark
@@ -68,3 +72,27 @@ def nights(folder: Path, count: int, **settings) -> Settings:
     for seq in range(1, count + 1):
         publish(home, seq)
     return home
+
+
+def write_archive(
+    settings: Settings,
+    entries: Sequence[Entry],
+    start: Offsets,
+    end: Offsets,
+    value: Callable[[Entry], bytes] = lambda _entry: b"",
+    admission_version: int = ADMISSION_VERSION,
+) -> None:
+    """One commit of the archive's stream: these entries, and the range that it says."""
+    fields = [(name, pa.string()) for name in ("kind", "product", "category", "campaign", "currency", "key", "value")]
+    body = pa.struct([*fields, ("amount_minor", pa.int64()), ("quantity", pa.int64())])
+    columns: dict[str, Any] = {"value": pa.binary(), "admission_version": pa.int32(), "facts": pa.list_(body)}
+    columns |= {name: pa.string() for name in ("verdict", "person", "event_id", "channel", "device", "topic_id")}
+    columns |= {name: pa.int64() for name in ("at_ms", "partition", "offset", "broker_ms")}
+    rows = []
+    for entry in entries:
+        facts = [{name: getattr(fact, name) for name in fact.__struct_fields__} for fact in entry.facts] or None
+        own = {name: getattr(entry, name) for name in columns if hasattr(entry, name)}
+        rows.append({**own, "facts": facts, "value": value(entry), "admission_version": admission_version})
+    said = {"userMetadata": json.dumps({"start": start.to_json(), "end": end.to_json()})}
+    table = pa.Table.from_pylist(rows, pa.schema(columns))
+    write_deltalake(settings.table("archive"), table, mode="append", commit_properties=CommitProperties(custom_metadata=said))

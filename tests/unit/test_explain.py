@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pytest
-from deltalake import CommitProperties, write_deltalake
 
-from tests.unit.manifests import TOPIC, create_manifest
+from tests.unit.manifests import TOPIC, create_manifest, write_archive
 from twofold.catalogue import CATALOGUE, VERSION
 from twofold.cli import main
 from twofold.errors import UsageError
-from twofold.events import ADMISSION_VERSION, Entry, FactBody, encode_entry
+from twofold.events import Entry, FactBody, encode_entry
 from twofold.explain import Explanation
 from twofold.reader import Reader
 from twofold.settings import Settings
@@ -64,22 +61,6 @@ def text(entry: Entry) -> bytes:
     return json.dumps({"event_id": entry.event_id, "offset": entry.offset}).encode()
 
 
-def write_archive(settings: Settings, entries: tuple[Entry, ...], start: Offsets, end: Offsets) -> None:
-    fields = [(name, pa.string()) for name in ("kind", "product", "category", "campaign", "currency", "key", "value")]
-    body = pa.struct([*fields, ("amount_minor", pa.int64()), ("quantity", pa.int64())])
-    columns: dict[str, Any] = {"value": pa.binary(), "admission_version": pa.int32(), "facts": pa.list_(body)}
-    columns |= {name: pa.string() for name in ("verdict", "person", "event_id", "channel", "device", "topic_id")}
-    columns |= {name: pa.int64() for name in ("at_ms", "partition", "offset", "broker_ms")}
-    rows = []
-    for entry in entries:
-        facts = [{name: getattr(fact, name) for name in fact.__struct_fields__} for fact in entry.facts]
-        own = {name: getattr(entry, name) for name in columns if hasattr(entry, name)}
-        rows.append({**own, "facts": facts, "value": text(entry), "admission_version": ADMISSION_VERSION})
-    said = {"userMetadata": json.dumps({"start": start.to_json(), "end": end.to_json()})}
-    table = pa.Table.from_pylist(rows, pa.schema(columns))
-    write_deltalake(settings.table("archive"), table, mode="append", commit_properties=CommitProperties(custom_metadata=said))
-
-
 def make_home(folder: Path) -> Settings:
     settings = Settings(home=str(folder))
     write_home_log(folder, HomeLog(TOPIC, START, NOW))
@@ -92,7 +73,7 @@ def make_home(folder: Path) -> Settings:
         hot.raise_high(hot.partition(KEY), 10, VERSION, LOG[-1].broker_ms)
         hot.beat(T, END)
         hot.commit([(entry, encode_entry(entry)) for entry in LOG])
-    write_archive(settings, LOG, START, END)
+    write_archive(settings, LOG, START, END, text)
     return settings
 
 
@@ -143,7 +124,7 @@ def test_what_the_archive_lacks_is_named(tmp_path: Path) -> None:
     settings = Settings(home=str(tmp_path))
     make_home(tmp_path)
     shutil.rmtree(settings.table("archive"))
-    write_archive(settings, LOG[:8], START, Offsets({KEY: 8}))
+    write_archive(settings, LOG[:8], START, Offsets({KEY: 8}), text)
     raw = explained(settings, "revenue_lifetime", raw=True).raw
     assert raw is not None and raw.missing == ("hot-1",) and raw.end == {TOPIC: {"0": 8}}
 

@@ -30,12 +30,13 @@ def snapshots(home: Home = None, config: Config = None, as_json: Json = False, d
         persons = row.counts.get("persons")
         if as_json:
             data = {"seq": row.seq, "snapshot": row.snapshot, "published_ms": row.published_ms, "as_of_ms": row.as_of_ms}
-            flags = {name: getattr(found, name) for name in ("current", "readable", "pinned", "back_to")}
+            flags = {name: getattr(found, name) for name in ("current", "readable", "pinned", "back_to", "campaigns")}
             more = {"parent": row.parent, "persons": persons, "version": row.version, "tables": dict(row.tables)}
             show.json_line({**data, **more, "cut": row.cut.to_json(), **flags})
             continue
         now = "current" if found.current else "readable" if found.readable else ""
-        now += " pinned" * found.pinned + (f" = {found.back_to}" if found.back_to is not None else "")
+        now += " pinned" * found.pinned + "".join(f" pin {name}" for name in found.campaigns)
+        now += f" = {found.back_to}" if found.back_to is not None else ""
         # To the minute: a line of a terminal holds it all.
         times = [show_time(at_ms)[:16] for at_ms in (row.published_ms, row.as_of_ms)]
         rows.append([row.seq, row.snapshot, *times, "-" if persons is None else persons, now.strip()])
@@ -50,31 +51,6 @@ def rollback(seq: Seq, home: Home = None, config: Config = None, as_json: Json =
 
     settings = settings_of(home, config, debug)
     show_night(roll_back(settings, seq, VERSION, _now_ms(), config), "current again", as_json)
-
-
-def pin(
-    seq: Seq,
-    home: Home = None,
-    config: Config = None,
-    as_json: Json = False,
-    debug: Debug = False,
-    remove: Annotated[bool, typer.Option("--remove", help="Let it go: the next vacuum may remove it")] = False,
-) -> None:
-    """Keep a readable snapshot readable, whatever is published after it."""
-    from twofold.stores import pins
-
-    settings = settings_of(home, config, debug)
-    if remove:
-        pins.remove_pin(settings, seq)
-    else:
-        from twofold.stores.readable import pin_readable
-
-        pin_readable(settings, seq)
-    pinned = sorted(pins.read_pins(settings))
-    if as_json:
-        show.json_line({"pinned": pinned})
-    else:
-        show.console.print(f"pinned: {', '.join(map(str, pinned)) or 'none'}")
 
 
 def vacuum(
@@ -118,4 +94,4 @@ def compact(
         show_night(night, "compacted", as_json)
 
 
-COMMANDS = (snapshots, rollback, pin, vacuum, compact)
+COMMANDS = (snapshots, rollback, vacuum, compact)

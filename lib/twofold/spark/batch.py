@@ -33,8 +33,7 @@ from twofold.stores import snapshot_file
 from twofold.stores.manifest import rows
 from twofold.stores.one_writer import Writer, take_writer
 from twofold.stores.person_hash import PersonHash
-from twofold.stores.pins import read_pins
-from twofold.stores.readable import readable
+from twofold.stores.readable import kept
 from twofold.stores.snapshot_place import publish_snapshot, remove_published
 from twofold.views import ManifestRow
 
@@ -141,7 +140,7 @@ def _rebuild(
 
 
 def _remove_leftovers(settings: Settings, row: ManifestRow) -> None:
-    """Remove files of rebuilds that died, and of snapshots that will no longer be readable once ``row`` is published."""
+    """Remove files of rebuilds that died, and of snapshots that will no longer be kept once ``row`` is published."""
     published = [*rows(settings.table("manifest")), row]
-    kept = readable(published, settings.batch.keep_snapshots + 1, read_pins(settings))
-    remove_published(settings, {old.snapshot for old in kept})
+    stay = kept(settings, published, settings.batch.keep_snapshots + 1)
+    remove_published(settings, {old.snapshot for old in stay})

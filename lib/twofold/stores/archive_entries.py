@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from itertools import pairwise
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 
 from twofold.events import ADMISSION_VERSION, Entry, FactBody, make_entry
 from twofold.stores.places import open_table, table_exists
-from twofold.timeline import Position
 
-_COLUMNS = [
-    "value",
+#: Columns of an entry, in its order.
+ENTRY_COLUMNS = (
+    "topic_id",
+    "partition",
+    "offset",
+    "broker_ms",
     "verdict",
     "person",
     "event_id",
@@ -20,12 +25,9 @@ _COLUMNS = [
     "channel",
     "device",
     "facts",
-    "admission_version",
-    "topic_id",
-    "partition",
-    "offset",
-    "broker_ms",
-]
+)
+_RAW = ("admission_version", "value")
+_COLUMNS = [*ENTRY_COLUMNS, *_RAW]
 
 
 def archive_entries(
@@ -47,16 +49,31 @@ def archive_events(
         None if persons is None else (ds.field("person").isin(list(persons)) | (ds.field("admission_version") != ADMISSION_VERSION))
     )
     for batch in table.to_pyarrow_dataset().to_batches(columns=_COLUMNS, filter=wanted):
-        for row in batch.to_pylist():
-            position = Position(row["topic_id"], row["partition"], row["offset"])
-            if row["admission_version"] != ADMISSION_VERSION:
-                entry = make_entry(version, position, row["broker_ms"], row["value"])
-                if persons is None or entry.person in persons:
-                    yield entry, row["value"] or b""
-                continue
-            facts = tuple(FactBody(**fact) for fact in row["facts"] or ())
-            envelope = (row["person"], row["event_id"], row["at_ms"], row["channel"], row["device"])
-            yield Entry(version, *position, row["broker_ms"], row["verdict"], *envelope, facts), row["value"] or b""
+        rows = zip(entries_of(batch, version), *(batch.column(name).to_pylist() for name in _RAW), strict=True)
+        for entry, admission_version, value in rows:
+            if admission_version != ADMISSION_VERSION:
+                entry = make_entry(version, entry.position, entry.broker_ms, value)
+                if persons is not None and entry.person not in persons:
+                    continue
+            yield entry, value or b""
+
+
+def entries_of(rows: Any, version: str) -> list[Entry]:
+    """Entries of an Arrow batch, or table of one chunk, with ``ENTRY_COLUMNS``, as admission left them, stamped ``version``.
+
+    Column by column: a dict a row costs several times as much.
+    """
+    facts = rows.column("facts")
+    facts = facts.combine_chunks() if isinstance(facts, pa.ChunkedArray) else facts
+    starts, bodies = facts.offsets.to_pylist(), []
+    if starts[-1] > starts[0]:
+        flat = facts.values.slice(starts[0], starts[-1] - starts[0])
+        columns = {flat.type.field(number).name: column for number, column in enumerate(flat.flatten())}
+        bodies = list(map(FactBody, *(columns[name].to_pylist() for name in FactBody.__struct_fields__)))
+    first = starts[0]
+    of_entry = [tuple(bodies[low - first : high - first]) for low, high in pairwise(starts)]
+    own = (rows.column(name).to_pylist() for name in ENTRY_COLUMNS[:-1])
+    return [Entry(version, *columns) for columns in zip(*own, of_entry, strict=True)]
 
 
 def newest_rejection(location: str) -> dict[str, Any] | None:

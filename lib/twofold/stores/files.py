@@ -31,6 +31,9 @@ class Folder(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Replace a file by ``data``."""
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file that is not there; ``False``, and nothing written, when it is. Of many at once one wins."""
+
     def names(self, under: str = "") -> list[str]:
         """Names of the files directly in the folder, or in its folder ``under``; none when it is not there."""
 
@@ -80,6 +83,23 @@ class LocalFolder:
         partial = partial_of(file)
         partial.write_bytes(data)
         replace_whole(partial, file)
+
+    def create(self, name: str, data: bytes) -> bool:
+        file = self._path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = partial_of(file)
+        try:
+            with partial.open("wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            # A rename would replace what is there, a link does not.
+            file.hardlink_to(partial)
+        except FileExistsError:
+            return False
+        finally:
+            partial.unlink(missing_ok=True)
+        return True
 
     def names(self, under: str = "") -> list[str]:
         path = self._path / under
@@ -156,6 +176,9 @@ class S3Folder:
 
     def write(self, name: str, data: bytes) -> None:
         self.write_if(name, data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        return self.write_if(name, data, IfNoneMatch="*") is not None
 
     def write_if(self, name: str, data: bytes, **condition: str) -> str | None:
         """Write under ``IfNoneMatch="*"`` or ``IfMatch=tag``; the new tag, or ``None`` when the condition does not hold."""

@@ -1,4 +1,4 @@
-"""Pinned snapshots: they stay readable, whatever is published after them, until they are let go.
+"""Snapshots pinned by number: they stay readable, whatever is published after them, until they are let go.
 
 A pin is one empty file ``pins/SEQ`` beside the tables, so that every home of these tables sees it. While a snapshot is pinned, its
 tables, its file and the hot facts above its cut stay.

@@ -1,6 +1,7 @@
 """Which snapshots are still readable, and so how far down the hot store must reach and which files must stay.
 
-Readable are the newest rows of the manifest and those that are pinned. Whoever decides by it reads the manifest first and the
+Readable are the newest rows of the manifest and those that are pinned by number. A campaign's pin keeps its snapshot's files and no
+hot facts. Whoever decides by it reads the manifest first and the
 pins after it, whoever pins writes the pin first: so a pin that was granted is seen by all who would have let its snapshot go.
 """
 
@@ -10,6 +11,13 @@ from collections.abc import Collection, Sequence
 
 from twofold.errors import UsageError
 from twofold.settings import Settings
+from twofold.stores.campaign_pins import (
+    CampaignPin,
+    create_campaign_pin,
+    kept_seqs,
+    read_campaign_pins,
+    remove_campaign_pin,
+)
 from twofold.stores.manifest import rows
 from twofold.stores.pins import read_pins, remove_pin, write_pin
 from twofold.timeline import Offsets
@@ -39,7 +47,26 @@ def survey_manifest(settings: Settings) -> tuple[Offsets | None, str | None]:
 
 def pin_readable(settings: Settings, seq: int) -> None:
     """Pin a snapshot that is readable. Raises :class:`UsageError` when it is not: then what it needs may be gone already."""
+    if seq in read_pins(settings):
+        return
     write_pin(settings, seq)
     if seq not in {row.seq for row in readable(rows(settings.table("manifest")), settings.batch.keep_snapshots)}:
         remove_pin(settings, seq)
         raise UsageError(f"snapshot {seq} is not readable any more: `twofold snapshots` shows what is")
+
+
+def kept(settings: Settings, published: Sequence[ManifestRow], keep: int) -> list[ManifestRow]:
+    """Rows whose tables and snapshot file stay: the newest ``keep``, and those that a pin of either kind names.
+
+    ``published`` was read before, as the order above asks.
+    """
+    return readable(published, keep, kept_seqs(settings))
+
+
+def grant_campaign_pin(settings: Settings, pin: CampaignPin) -> None:
+    """Store a pin, if its snapshot is kept then. Raises :class:`UsageError` when it is not, or when the name is taken."""
+    create_campaign_pin(settings, pin)
+    others = read_pins(settings) | {other.seq for other in read_campaign_pins(settings) if other.name != pin.name}
+    if pin.seq not in {row.seq for row in readable(rows(settings.table("manifest")), settings.batch.keep_snapshots, others)}:
+        remove_campaign_pin(settings, pin.name)
+        raise UsageError(f"snapshot {pin.seq} is not kept any more: `twofold snapshots` shows what is")

@@ -20,9 +20,8 @@ from typing import NamedTuple
 from twofold.settings import Settings
 from twofold.stores.files import Found
 from twofold.stores.manifest import rows
-from twofold.stores.pins import read_pins
 from twofold.stores.places import file_names, open_table, table_exists, version_at
-from twofold.stores.readable import readable
+from twofold.stores.readable import kept as kept_rows
 from twofold.stores.snapshot_place import let_go
 from twofold.stores.table_files import remove_files, stored_files
 from twofold.timeline import DAY_MS, HOUR_MS
@@ -52,7 +51,7 @@ def vacuum(settings: Settings, now_ms: int, dry_run: bool = False) -> list[Remov
     names = [*sorted(known), *(name for name in _STREAMS if name not in known and table_exists(settings.table(name)))]
     stored = {name: stored_files(settings.table(name)) for name in names}
     published = rows(manifest)
-    kept = readable(published, settings.batch.keep_snapshots, read_pins(settings))
+    kept = kept_rows(settings, published, settings.batch.keep_snapshots)
     out = []
     for name in names:
         location = settings.table(name)
