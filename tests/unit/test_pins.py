@@ -481,6 +481,9 @@ def test_a_pin_that_cannot_be_read_lets_nothing_go(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="pin spring is damaged"):
         vacuum(home, 0)
     assert len(list(home.snapshots_path.glob("*.lmdb"))) == 5
+    write_home_log(tmp_path, HomeLog(TOPIC, START, START_MS))
+    with Reader(home) as reader:
+        assert reader.snapshot.seq == 5
     remove_campaign_pin(home, "spring")
     assert vacuum(home, 0)
 
