@@ -108,8 +108,10 @@ class Reader:
         if row.seq == 0:
             return EmptySnapshot(row)
         found = SnapshotFile(fetch_snapshot(self._settings, row), row)
-        stay = kept(self._settings, self._published, self._settings.batch.keep_snapshots)
-        remove_fetched(self._settings, {row.snapshot, *(old.snapshot for old in stay)})
+        # A pin that cannot be read lets nothing go, and is no reason not to serve.
+        with contextlib.suppress(StoreError):
+            stay = kept(self._settings, self._published, self._settings.batch.keep_snapshots)
+            remove_fetched(self._settings, {row.snapshot, *(old.snapshot for old in stay)})
         return found
 
     def _open_hot(self) -> None:

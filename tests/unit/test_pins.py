@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import accumulate
@@ -419,6 +421,26 @@ def test_a_pin_never_moves(tmp_path: Path) -> None:
         remove_campaign_pin(home.settings, "spring")
 
 
+def test_of_many_who_pin_one_name_one_wins(tmp_path: Path) -> None:
+    home = nights(tmp_path, 3)
+    for name in ("spring", "summer", "autumn"):
+        start, won = threading.Barrier(4), []
+
+        def pin(t: int, name: str = name, start: threading.Barrier = start, won: list[int] = won) -> None:
+            start.wait()
+            with contextlib.suppress(UsageError):
+                grant_campaign_pin(home, msgspec.structs.replace(campaign(name, 3), t=t))
+                won.append(t)
+
+        threads = [threading.Thread(target=pin, args=(t,)) for t in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert won == [read_campaign_pin(home, name).t]
+    assert sorted(file.name for file in (tmp_path / "tables" / "pins").iterdir()) == ["autumn", "spring", "summer"]
+
+
 def test_before_the_first_night_there_is_nothing_to_pin(tmp_path: Path) -> None:
     home = Home(tmp_path, [said(0, START_MS, consent("granted"))])
     home.follow(1)
@@ -427,18 +449,18 @@ def test_before_the_first_night_there_is_nothing_to_pin(tmp_path: Path) -> None:
 
 
 # --- what a pin keeps -------------------------------------------------------------------------------------------------------------
-def campaign(home: Settings, name: str, seq: int) -> CampaignPin:
+def campaign(name: str, seq: int) -> CampaignPin:
     return CampaignPin(name, seq, f"s{seq:08d}-test", 1, {}, "1/x", 1)
 
 
 def test_files_stay_for_a_pin_and_hot_facts_do_not(tmp_path: Path) -> None:
     home = nights(tmp_path, 3)
-    grant_campaign_pin(home, campaign(home, "spring", 1))
+    grant_campaign_pin(home, campaign("spring", 1))
     trimmed = survey_manifest(publish_to(home, 6))
     assert trimmed == survey_manifest(home) and kept_seqs(home) == {1} and not read_pins(home)
     remove_campaign_pin(home, "spring")
     assert survey_manifest(home) == trimmed
-    grant_campaign_pin(home, campaign(home, "spring", 4))
+    grant_campaign_pin(home, campaign("spring", 4))
     publish_to(home, 9)
     gone = {one.place: one.files for one in vacuum(home, 0)}
     # 4 stays beside 7, 8 and 9.
@@ -451,9 +473,9 @@ def test_files_stay_for_a_pin_and_hot_facts_do_not(tmp_path: Path) -> None:
     # It has no hot facts, so it cannot be pinned by its number; but another campaign may rest on it.
     with pytest.raises(UsageError, match="not readable any more"):
         pin_readable(home, 4)
-    grant_campaign_pin(home, campaign(home, "summer", 4))
+    grant_campaign_pin(home, campaign("summer", 4))
     with pytest.raises(UsageError, match="snapshot 5 is not kept any more"):
-        grant_campaign_pin(home, campaign(home, "autumn", 5))
+        grant_campaign_pin(home, campaign("autumn", 5))
     assert [pin.name for pin in read_campaign_pins(home)] == ["spring", "summer"]
     for name in ("spring", "summer"):
         remove_campaign_pin(home, name)
@@ -481,6 +503,9 @@ def test_a_pin_that_cannot_be_read_lets_nothing_go(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="pin spring is damaged"):
         vacuum(home, 0)
     assert len(list(home.snapshots_path.glob("*.lmdb"))) == 5
+    write_home_log(tmp_path, HomeLog(TOPIC, START, START_MS))
+    with Reader(home) as reader:
+        assert reader.snapshot.seq == 5
     remove_campaign_pin(home, "spring")
     assert vacuum(home, 0)
 

@@ -119,6 +119,9 @@ def test_files_of_a_place(files: Folder, tmp_path: Path) -> None:
     assert [file.name for file in (tmp_path / "back").iterdir()] == ["big"]
     files.remove("sub")
     files.remove("nothing")
+    assert files.create("once", b"mine") and not files.create("once", b"another's")
+    assert files.read("once") == b"mine" and files.names() == ["a", "big", "once"]
+    files.remove("once")
     assert files.names() == ["a", "big"] and files.read("sub/deep/c") is None
 
 
