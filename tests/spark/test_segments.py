@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pyspark.sql import functions as F
 
 from tests.spark.personalize_home import assert_equal_to_the_library, finish
-from tests.spark.test_batch import drawn_logs, offsets, page
+from tests.spark.test_batch import TOPIC, drawn_logs, offsets, page
 from twofold.catalogue import CATALOGUE
 from twofold.events import FactBody
 from twofold.rule_grammar import parse_rule
@@ -22,7 +22,7 @@ from twofold.spark.present import feature_columns
 from twofold.stores.segments_file import load_segments
 from twofold.testing.rule_strategies import rules, values
 from twofold.testing.strategies import NOW_MS, log_end
-from twofold.timeline import DAY_MS
+from twofold.timeline import DAY_MS, PartitionKey
 
 pytestmark = pytest.mark.spark
 
@@ -76,7 +76,19 @@ def test_rows_hold_the_segments_of_the_library(homes):
         "last_order_at older than 7 d or last_email_click_at within 30 d",
         "recent_products is empty",
     )
-    log = drawn_logs(30)
+    # Chance may leave a rule that nobody meets, or everybody: these two meet each rule but the last, and only the last.
+    met = (
+        FactBody("view", product="p", category="c"),
+        FactBody("order", amount_minor=100, currency="USD"),
+        FactBody("trait", key="tier", value="a"),
+    )
+    drawn = drawn_logs(30)
+    first = log_end(drawn).next(PartitionKey(TOPIC, 0))
+    log = [
+        *drawn,
+        page(first, "user:met", at_ms=NOW_MS - 10 * DAY_MS, facts=(FactBody("page", key="k"), *met)),
+        page(first + 1, "user:not", at_ms=NOW_MS - 10 * DAY_MS, facts=(FactBody("custom", key="k"),)),
+    ]
     ends = log_end(log)
     home = homes(catalogue=CATALOGUE, segments=Segments([*shipped, *more]))
     home.archive(log, ends)

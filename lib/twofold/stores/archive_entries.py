@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from twofold.events import ADMISSION_VERSION, Entry, FactBody, make_entry
-from twofold.stores.places import open_table, table_exists
+from twofold.stores.places import dataset_of, open_table, table_exists
 
 #: Columns of an entry, in its order.
 ENTRY_COLUMNS = (
@@ -48,7 +48,7 @@ def archive_events(
     wanted = (
         None if persons is None else (ds.field("person").isin(list(persons)) | (ds.field("admission_version") != ADMISSION_VERSION))
     )
-    for batch in table.to_pyarrow_dataset().to_batches(columns=_COLUMNS, filter=wanted):
+    for batch in dataset_of(table).to_batches(columns=_COLUMNS, filter=wanted):
         rows = zip(entries_of(batch, version), *(batch.column(name).to_pylist() for name in _RAW), strict=True)
         for entry, admission_version, value in rows:
             if admission_version != ADMISSION_VERSION:
@@ -82,7 +82,7 @@ def newest_rejection(location: str) -> dict[str, Any] | None:
         return None
     columns = ["verdict", "partition", "offset", "broker_ms"]
     newest: dict[str, Any] | None = None
-    for batch in open_table(location).to_pyarrow_dataset().to_batches(columns=columns, filter=ds.field("verdict") != "ok"):
+    for batch in dataset_of(open_table(location)).to_batches(columns=columns, filter=ds.field("verdict") != "ok"):
         for row in batch.to_pylist():
             if newest is None or (row["broker_ms"], row["offset"]) > (newest["broker_ms"], newest["offset"]):
                 newest = {"reason": row.pop("verdict"), **row}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pyarrow.dataset as ds
 
-from twofold.stores.places import open_table, table_exists
+from twofold.stores.places import dataset_of, open_table, table_exists
 from twofold.timeline import EMPTY_OFFSETS, Offsets
 
 
@@ -63,5 +63,5 @@ def quarantine(location: str, reason: str | None = None) -> Iterator[dict[str, A
         return
     columns = ["topic_id", "partition", "offset", "broker_ms", "verdict", "value"]
     rejected = ds.field("verdict") != "ok" if reason is None else ds.field("verdict") == reason
-    for batch in open_table(location).to_pyarrow_dataset().to_batches(columns=columns, filter=rejected):
+    for batch in dataset_of(open_table(location)).to_batches(columns=columns, filter=rejected):
         yield from batch.to_pylist()

@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 from twofold.events import ADMISSION_VERSION, Entry, make_entry
 from twofold.stores.archive_entries import ENTRY_COLUMNS, entries_of
 from twofold.stores.archive_log import archive_end
-from twofold.stores.places import open_table, table_exists
+from twofold.stores.places import dataset_of, open_table, table_exists
 from twofold.timeline import Offsets, Position
 
 _READMITTED = ["topic_id", "partition", "offset", "broker_ms", "value"]
@@ -43,7 +43,7 @@ class ArchiveSlice:
         ]
         if ranges and table_exists(location):
             within = reduce(or_, ranges)
-            table = open_table(location).to_pyarrow_dataset()
+            table = dataset_of(open_table(location))
             self._index(table, within, persons)
             self._admit_again(table, within, persons)
 

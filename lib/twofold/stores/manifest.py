@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 
 from twofold.errors import PublishConflict, StoreError
-from twofold.stores.places import append_once, open_table, table_exists, table_options
+from twofold.stores.places import append_once, dataset_of, open_table, table_exists, table_options
 from twofold.timeline import Offsets
 from twofold.views import ManifestRow
 
@@ -84,7 +84,7 @@ def rows(location: str) -> list[ManifestRow]:
 
 
 def _rows_of(table: Any) -> list[ManifestRow]:
-    return sorted((manifest_row(row) for row in table.to_pyarrow_table().to_pylist()), key=lambda row: row.seq)
+    return sorted((manifest_row(row) for row in dataset_of(table).to_table().to_pylist()), key=lambda row: row.seq)
 
 
 def current(location: str) -> ManifestRow | None:

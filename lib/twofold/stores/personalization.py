@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from twofold.stores.places import open_table, table_exists
+from twofold.stores.places import dataset_of, open_table, table_exists
 from twofold.stores.ready import read_ready, ready_file, write_ready
 from twofold.timeline import EMPTY_OFFSETS, Offsets
 
@@ -96,7 +96,7 @@ def current_rows(
 
     ``columns``: only these (``person`` and ``batch`` always).
     """
-    dataset = open_table(location).to_pyarrow_dataset()
+    dataset = dataset_of(open_table(location))
     chosen = dataset.schema.names if columns is None else list(dict.fromkeys(("person", "batch", *columns)))
     needed = [*chosen, *(name for name in ("valid_until", "sendable_until") if name not in chosen)]
     found = dataset.to_table(columns=needed, filter=None if persons is None else ds.field("person").isin(list(persons)))
@@ -123,7 +123,7 @@ def current_row(location: str, person: str, now_ms: int) -> dict[str, Any] | Non
 
 def rows_of_batch(location: str, batch: int, columns: list[str]) -> pa.Table:
     """Columns of the rows that one batch wrote; opens that batch's files only."""
-    return open_table(location).to_pyarrow_dataset().to_table(columns=columns, filter=ds.field("batch") == batch)
+    return dataset_of(open_table(location)).to_table(columns=columns, filter=ds.field("batch") == batch)
 
 
 def current_view_sql(rows: str, columns: Iterable[str], now: str) -> str:

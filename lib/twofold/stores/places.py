@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pa_fs
 from deltalake import CommitProperties, DeltaTable, QueryBuilder, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
@@ -127,6 +129,18 @@ def open_table(location: str, version: int | None = None) -> DeltaTable:
     return DeltaTable(location, version=version, storage_options=table_options(location))
 
 
+def dataset_of(table: DeltaTable) -> ds.Dataset:
+    """An open table as an Arrow dataset.
+
+    Local files are read by Arrow's own file system. delta-rs' is Python to Arrow, whose threads may still have to let go of a file
+    when the interpreter ends, and then abort the process ("terminate called without an active exception").
+    """
+    url = urlsplit(table.table_uri)
+    if url.scheme not in ("", "file"):
+        return table.to_pyarrow_dataset()
+    return table.to_pyarrow_dataset(filesystem=pa_fs.SubTreeFileSystem(unquote(url.path), pa_fs.LocalFileSystem()))
+
+
 def query_table(table: DeltaTable, name: str, query: str) -> Iterator[pa.RecordBatch]:
     """Batches of a SQL query in which the table is called ``name``. Raises :class:`UsageError` for what it cannot answer."""
     try:
@@ -140,7 +154,7 @@ def data_files(location: str, version: int) -> tuple[list[str], Any]:
     table = open_table(location, version)
     if table_options(location) is None:
         return table.file_uris(), None
-    dataset = table.to_pyarrow_dataset()
+    dataset = dataset_of(table)
     return dataset.files, dataset.filesystem
 
 
