@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from twofold.spark.lower import MONEY
-from twofold.spark.state_rows import winners
+from twofold.spark.state_rows import RANK, winners
 from twofold.timeline import DAY_MS
 
 #: How long after a click an order counts for it.
@@ -39,7 +39,6 @@ CAMPAIGN_COLUMNS = (
     ("orders", "bigint", "orders within 7 days of a click, each counted for the person's last click before it"),
     ("revenue", f"map<string,{MONEY}>", "totals of those orders by currency, minor units"),
 )
-_RANK = ("broker_ms", "topic", "partition", "offset")
 
 
 def _day(at_ms: Column) -> Column:
@@ -55,7 +54,7 @@ def _mail_and_orders(entries: DataFrame) -> DataFrame:
     kind, campaign = fact["kind"], fact["campaign"]
     counts = (kind == "order") | (kind.isin(*_COUNTED.values()) & campaign.isNotNull())
     columns = {name: F.when(counts, fact[name]).alias(name) for name in ("kind", "campaign", "amount_minor", "currency")}
-    return entries.select("person", "event_id", "at_ms", *_RANK, *columns.values())
+    return entries.select("person", "event_id", "at_ms", *RANK, *columns.values())
 
 
 def campaign_rows(entries: DataFrame, as_of_ms: int, partitions: int) -> DataFrame:

@@ -21,7 +21,7 @@ from twofold.settings import Settings
 from twofold.spark.cut import Pinned, judged_entries
 from twofold.spark.present import feature_columns, value_columns
 from twofold.spark.set_merge import merge_people
-from twofold.spark.state_rows import ok_entries
+from twofold.spark.state_rows import RANK, ok_entries
 from twofold.spark.wide import read_state
 from twofold.stores.person_hash import PersonHash
 from twofold.timeline import DAY_MS
@@ -165,6 +165,6 @@ def _refusal(settings: Settings, pinned: Pinned, row: ManifestRow, differing: Da
 def _positions(pinned: Pinned, row: ManifestRow, persons: list[str]) -> dict[str, list[str]]:
     """The newest positions of each person below the cut."""
     entries = ok_entries(pinned.judged, row.topics).where(F.col("person").isin(persons))
-    newest = F.slice(F.sort_array(F.collect_list(F.struct("broker_ms", "topic", "partition", "offset")), asc=False), 1, _POSITIONS)
+    newest = F.slice(F.sort_array(F.collect_list(F.struct(*RANK)), asc=False), 1, _POSITIONS)
     found = entries.groupBy("person").agg(newest.alias("newest")).collect()
     return {r.person: [f"{at.topic}/{at.partition}/{at.offset}" for at in r.newest] for r in found}

@@ -24,10 +24,9 @@ from twofold.settings import Settings
 from twofold.spark.cut import Pinned, Survey, judged_entries, pin_span, pinned_span, slice_of, survey
 from twofold.spark.plus import plus
 from twofold.spark.published import write_version
-from twofold.spark.state_rows import RECENT, STATE, fold_people, ok_entries
+from twofold.spark.state_rows import RANK, RECENT, STATE, fold_people, number_of_facts, ok_entries
 from twofold.views import ManifestRow
 
-_RANK = ("broker_ms", "topic", "partition", "offset")
 #: Up to so many persons their keys are sent to every task, and the large side of a join stays where it is.
 _SENT_PERSONS = 2_000_000
 _SHOWN = 10
@@ -141,7 +140,7 @@ def _refuse_lower_copies(night: Night, persons: DataFrame) -> None:
 
     One without any copy there is another event with the same hash. Raises :class:`IncrementalRefused`.
     """
-    rank = F.struct(*_RANK)
+    rank = F.struct(*RANK)
     new = persons.where(F.size("folded") > 0).select("person", "folded", F.explode("new").alias("_entry"))
     new = new.where(F.array_contains("folded", _hash(F.col("_entry")))).select("person", "_entry.*")
     copies = new.groupBy("person", "event_id").agg(F.min(rank).alias("mine"))
@@ -165,9 +164,7 @@ def _recomputed(night: Night, persons: DataFrame) -> DataFrame:
         persons.select(
             "person",
             F.struct("older", "older_ids").alias("_before"),
-            F.aggregate(
-                F.coalesce("recent", nothing), F.lit(0).cast("bigint"), lambda total, entry: total + F.size(entry["facts"])
-            ).alias("_facts_before"),
+            number_of_facts(F.coalesce("recent", nothing)).alias("_facts_before"),
             F.concat(F.coalesce("recent", nothing), F.coalesce(new, nothing)).alias("copies"),
         ),
         catalogue,

@@ -276,7 +276,7 @@ def fold(facts: Column, primaries: Iterable[Primary], t: Column | int) -> Column
     Raises :class:`DefinitionError` for a kind without a native fold.
     """
     primaries = tuple(primaries)
-    # What several primaries select is looked for once, and what they share of a window as well.
+    # What several primaries select is looked for once.
     selects = {select: f"_s{n}" for n, select in enumerate(dict.fromkeys(p.select for p in primaries))}
     before = F.filter(facts, lambda fact: field(fact, "at_ms") < t)
     return let(before, lambda known: let(_parts(known, selects), lambda parts: _states(parts, selects, primaries, t)))

@@ -123,8 +123,8 @@ def _ranked(weights: Column, k: int | None, name_type: str) -> Column:
 
 def _scores(state: Column, half_life_ms: int, k: int | None, t: Column | int) -> Column:
     """``Decayed.score`` of every name, the k highest, zeros dropped."""
-    now = floor_div(_instant(t) + (half_life_ms - 1), half_life_ms)
-    rest = now * half_life_ms - _instant(t)
+    now = floor_div(instant(t) + (half_life_ms - 1), half_life_ms)
+    rest = now * half_life_ms - instant(t)
 
     def scored(at: Column) -> Column:
         def score(entry: Column) -> Column:
@@ -151,7 +151,8 @@ def _scores(state: Column, half_life_ms: int, k: int | None, t: Column | int) ->
     return F.when(state.isNotNull(), F.map_from_entries(pairs))
 
 
-def _instant(t: Column | int) -> Column:
+def instant(t: Column | int) -> Column:
+    """An instant, epoch ms, as a bigint."""
     return F.lit(t).cast("bigint") if isinstance(t, int) else t
 
 

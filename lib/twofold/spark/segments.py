@@ -14,6 +14,7 @@ from pyspark.sql import functions as F
 from twofold.rules import Age, AllOf, AnyOf, Clause, Compare, Contains, IsEmpty, IsNull, Not, OneOf, Operand, Rule
 from twofold.segments import Segments
 from twofold.spark.lower import MONEY
+from twofold.spark.present import instant
 
 #: (name, Spark type, comment) of what a table holds of segments.
 SEGMENT_COLUMNS = (
@@ -74,13 +75,9 @@ def _clause(clause: Clause, value: Column, t: Column | int) -> Column:
         case IsEmpty(_, negated):
             return F.size(value) > 0 if negated else F.size(value) == 0
         case Age(_, True, width_ms):
-            return value < _instant(t) - F.lit(width_ms)
+            return value < instant(t) - F.lit(width_ms)
         case Age(_, _, width_ms):
-            return value >= _instant(t) - F.lit(width_ms)
-
-
-def _instant(t: Column | int) -> Column:
-    return F.lit(t).cast("bigint") if isinstance(t, int) else t
+            return value >= instant(t) - F.lit(width_ms)
 
 
 def segment_names(segments: Segments, t: Column | int) -> Column:
@@ -92,5 +89,5 @@ def segment_names(segments: Segments, t: Column | int) -> Column:
 def next_change_ms(segments: Segments, t: Column | int) -> Column:
     """``segments.next_change_ms`` of a row that has a column a feature: bigint, null where no age turns any more."""
     turns = [F.col(feature) + F.lit(width_ms + 1) for feature, width_ms in segments.ages]
-    later = [F.when(turn > _instant(t), turn) for turn in turns]
+    later = [F.when(turn > instant(t), turn) for turn in turns]
     return F.array_min(F.array(*later)).cast("bigint") if later else F.lit(None).cast("bigint")

@@ -127,16 +127,13 @@ def _folded(people: DataFrame, catalogue: Catalogue, t: Column | int, carried: l
         "person",
         *carried,
         "older",
-        let(
-            facts,
-            lambda known: F.struct(
-                fold(known, primaries, t).alias("states"), _next_change(known, catalogue, t).alias("next_change_ms")
-            ),
-        ).alias("_added"),
+        let(facts, lambda known: fold(known, primaries, t)).alias("_added"),
         _conflicts(catalogue, t).alias("conflict"),
         F.col("_newest").alias("newest_event_ms"),
+        # A column of its own, so that a query that does not ask for it does not compute it.
+        let(facts, lambda known: _next_change(known, catalogue, t)).alias("next_change_ms"),
     )
-    older, new = F.col("older"), F.col("_added.states")
+    older, new = F.col("older"), F.col("_added")
     states = [(plus(p.state, new[p.name], older[p.name]) if p.lifetime else new[p.name]).alias(p.name) for p in primaries]
     return added.select(
         "person",
@@ -144,7 +141,7 @@ def _folded(people: DataFrame, catalogue: Catalogue, t: Column | int, carried: l
         F.struct(*states).alias("states"),
         "conflict",
         "newest_event_ms",
-        F.col("_added.next_change_ms").alias("next_change_ms"),
+        "next_change_ms",
     )
 
 

@@ -21,8 +21,9 @@ STATE = ("person", "older", "older_json", "older_ids", "recent")
 
 #: Entries of one task: its sort then stays in memory.
 ENTRIES_PER_TASK = 250_000
-#: Event id and rank: copies of one event sort with the one that counts first. As ``merge.rank``.
-_KEY = ("event_id", "broker_ms", "topic", "partition", "offset")
+#: The order of an event's copies: the first one counts. As ``merge.rank``.
+RANK = ("broker_ms", "topic", "partition", "offset")
+_KEY = ("event_id", *RANK)
 
 
 def tasks_of(entries: int) -> int:
@@ -38,7 +39,7 @@ def ok_entries(judged: DataFrame, topics: Sequence[str]) -> DataFrame:
 
 def winners(entries: DataFrame) -> DataFrame:
     """One entry a (person, event id): the lowest (broker time, topic ordinal, partition, offset), with all its facts."""
-    order = Window.partitionBy("person", "event_id").orderBy(*_KEY[1:])
+    order = Window.partitionBy("person", "event_id").orderBy(*RANK)
     return entries.withColumn("_copy", F.row_number().over(order)).where(F.col("_copy") == 1).drop("_copy")
 
 
@@ -47,6 +48,11 @@ def keyed(entries: Column, hot: bool = False) -> Column:
     return F.transform(
         entries, lambda entry: F.struct(*(entry[name].alias(name) for name in _KEY), F.lit(hot).alias("hot"), entry.alias("entry"))
     )
+
+
+def number_of_facts(entries: Column) -> Column:
+    """How many facts an array of entries has."""
+    return F.aggregate(entries, F.lit(0).cast("bigint"), lambda total, entry: total + F.size(entry["facts"]))
 
 
 def first_copies(elements: Column) -> Column:
@@ -70,7 +76,7 @@ def fold_people(people: DataFrame, catalogue: Catalogue, horizon_ms: Column | in
         F.sort_array(F.transform(older, lambda entry: F.xxhash64(entry["event_id"]))).alias("older_ids"),
         F.sort_array(F.filter("_won", lambda entry: entry["at_ms"] >= horizon_ms)).alias("recent"),
         F.size("_won").alias("entries"),
-        F.aggregate("_won", F.lit(0).cast("bigint"), lambda total, entry: total + F.size(entry["facts"])).alias("facts"),
+        number_of_facts(F.col("_won")).alias("facts"),
     )
 
 
