@@ -11,12 +11,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from twofold.errors import DefinitionError
 from twofold.events import ADMISSION_VERSION, FACT_KINDS
 from twofold.rankings import Decayed, Distinct, Histogram, Recent, Top
-from twofold.states import Count, Extreme, Kind, Latest, MoneySum, Sum
+from twofold.states import Extreme, Kind, Latest, MoneySum
 from twofold.timeline import DAY_MS, LIFETIME, Window
 
 
@@ -109,17 +109,18 @@ def _presenter(kind: Kind, k: int | None) -> Callable[[Any, int], Any]:
     return lambda state, _t: state
 
 
-#: JSON schema type of a presented value, by kind of state.
-_TYPES: dict[type[Kind], dict[str, Any]] = {
-    Count: {"type": "integer"},
-    Sum: {"type": "integer"},
-    MoneySum: {"type": "object", "additionalProperties": {"type": "integer"}},
-    Extreme: {"type": ["integer", "null"]},
-    Recent: {"type": "array", "items": {"type": "string"}},
-    Distinct: {"type": "integer"},
-    Top: {"type": "array", "items": {"type": "string"}},
-    Histogram: {"type": "array", "items": {"type": "integer"}},
-    Decayed: {"type": "object", "additionalProperties": {"type": "number"}},
+#: Columns of a fact that are numbers, but for its instant.
+_NUMBERS = ("amount_minor", "quantity", "ordinal")
+#: What a feature's value is: a whole number, text, an instant in epoch ms, a list, or a map of amounts or of decayed scores.
+ValueType = Literal["integer", "text", "time", "texts", "integers", "money", "scores"]
+_SHAPES: dict[ValueType, dict[str, Any]] = {
+    "integer": {"type": "integer"},
+    "text": {"type": "string"},
+    "time": {"type": "integer"},
+    "texts": {"type": "array", "items": {"type": "string"}},
+    "integers": {"type": "array", "items": {"type": "integer"}},
+    "money": {"type": "object", "additionalProperties": {"type": "integer"}},
+    "scores": {"type": "object", "additionalProperties": {"type": "number"}},
 }
 
 
@@ -169,6 +170,27 @@ class Catalogue:
         f = self.features[feature]
         return tuple(self.primaries[name] for name in (f.of, f.per) if name is not None)
 
+    def value_type(self, feature: Feature) -> ValueType:
+        """What the values of a feature are; schemas, column types and the grammar of rules follow from it."""
+        if feature.per is not None:
+            return "money"
+        match self.primaries[feature.of].state:
+            case MoneySum():
+                return "money"
+            case Latest(column) | Extreme(column):
+                return "time" if column == "at_ms" else "integer" if column in _NUMBERS else "text"
+            case Recent() | Top():
+                return "texts"
+            case Histogram():
+                return "integers"
+            case Decayed():
+                return "scores"
+        return "integer"
+
+    def nullable(self, feature: Feature) -> bool:
+        """Whether a value may be null: of no fact there is no latest one. Counts, lists and maps are then empty."""
+        return feature.per is None and isinstance(self.primaries[feature.of].state, Latest | Extreme)
+
     def zero(self) -> dict[str, Any]:
         return {name: p.state.zero() for name, p in self.primaries.items()}
 
@@ -187,7 +209,8 @@ class Catalogue:
         """JSON schema of ``values``."""
         properties = {}
         for f in self.features.values():
-            kind = self.primaries[f.of].state
-            shape = _TYPES.get(type(kind)) or {"type": ["integer" if getattr(kind, "column", "") == "at_ms" else "string", "null"]}
+            shape = dict(_SHAPES[self.value_type(f)])
+            if self.nullable(f):
+                shape["type"] = [shape["type"], "null"]
             properties[f.name] = {**shape, "description": f.doc}
         return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}

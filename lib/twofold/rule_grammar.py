@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from twofold.errors import SegmentError
 from twofold.features import Catalogue
-from twofold.rankings import Decayed, Histogram, Recent, Top
 from twofold.rules import (
     Age,
     AllOf,
@@ -28,7 +27,6 @@ from twofold.rules import (
     Rule,
     joined,
 )
-from twofold.states import Extreme, Latest, MoneySum
 from twofold.timeline import DAY_MS, HOUR_MS, LATEST_MS, MINUTE_MS, SECOND_MS, parse_instant
 
 if TYPE_CHECKING:
@@ -106,30 +104,6 @@ def _parser() -> Lark:
     from lark import Lark
 
     return Lark(GRAMMAR, parser="lalr", maybe_placeholders=False)
-
-
-def operand_type(catalogue: Catalogue, feature: str) -> OperandType:
-    """What the whole value of a feature is."""
-    f = catalogue.features[feature]
-    match catalogue.primaries[f.of].state:
-        case _ if f.per is not None:
-            return "money"
-        case MoneySum():
-            return "money"
-        case Latest(column) | Extreme(column):
-            return "time" if column == "at_ms" else "integer" if column in ("amount_minor", "quantity", "ordinal") else "text"
-        case Recent() | Top():
-            return "texts"
-        case Histogram():
-            return "integers"
-        case Decayed():
-            return "scores"
-    return "integer"
-
-
-def _nullable(catalogue: Catalogue, operand: Operand) -> bool:
-    state = catalogue.primaries[catalogue.features[operand.feature].of].state
-    return operand.key is not None or isinstance(state, Latest | Extreme)
 
 
 class _Building:
@@ -213,7 +187,7 @@ class _Building:
             case "null_test":
                 if operand.type in ("texts", "integers", "money", "scores"):
                     self._refuse_at(name, f"{operand} is never null: write is empty")
-                if not _nullable(self._catalogue, operand):
+                if operand.key is None and not self._catalogue.nullable(self._catalogue.features[operand.feature]):
                     self._refuse_at(name, f"{operand} is never null: write = 0")
                 return IsNull(operand, negated=len(parts) == 3)
             case "empty_test":
@@ -232,7 +206,7 @@ class _Building:
             near = difflib.get_close_matches(name, features, n=1)
             way = f"did you mean {near[0]!r}?" if near else "`twofold table personalization --schema` lists them"
             self._refuse_at(name, f"unknown feature {str(name)!r}; {way}")
-        type_ = operand_type(self._catalogue, name)
+        type_ = self._catalogue.value_type(features[name])
         if not keys:
             return Operand(str(name), type_), name
         key = str(keys[0]) if keys[0].type == "NAME" else _unquoted(keys[0])
@@ -272,7 +246,7 @@ class _Building:
         if type_ == "score":
             return float(token)
         if "." in token:
-            minor = operand_type(self._catalogue, operand.feature) == "money"
+            minor = self._catalogue.value_type(self._catalogue.features[operand.feature]) == "money"
             way = "minor units: write 1050 for 10.50" if minor else "whole numbers: leave out the fraction"
             self._refuse_at(token, f"{operand} is in {way}")
         if int(token) not in _INT64:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal, NamedTuple
 
+from twofold.features import ValueType
 from twofold.timeline import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, show_time
 
-#: What an operand gives: whole number, decayed score, text, instant in epoch ms, a list of one of these, a map to one.
-OperandType = Literal["integer", "score", "text", "time", "texts", "integers", "money", "scores"]
+#: What an operand gives: the value of a feature, or one decayed score of it.
+OperandType = ValueType | Literal["score"]
 Comparison = Literal["=", "!=", "<", "<=", ">", ">="]
 Constant = int | float | str
 #: A rule ready to be asked: (values of the record, its t in epoch ms) -> whether it holds.

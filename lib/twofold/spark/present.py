@@ -1,7 +1,7 @@
 """``Catalogue.present`` and ``record.judge_sendable`` as native columns: from the states of the primaries to what a table holds.
 
-``states`` is a struct with one field a primary, as ``lower.Fold`` gives them (null: zero). Every column here equals the Python
-value at the same instant, also in the last bit of a score; ``tests/spark/test_present.py`` holds them together.
+``states`` is a struct with one field a primary, as ``lower.fold`` gives them (null: zero). Every column here equals the Python
+value at the same instant, also in the last bit of a score: ``tests/spark/test_wide.py`` and ``test_set_merge.py`` see to it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from twofold.catalogue import CONSENT_PRIMARIES, GRANTED
 from twofold.errors import DefinitionError
-from twofold.features import Catalogue, Feature
+from twofold.features import Catalogue, Feature, ValueType
 from twofold.rankings import Decayed, Distinct, Histogram, Recent, Top
 from twofold.spark.lower import MONEY, decay_factor, floor_div, let
 from twofold.states import Count, Extreme, Latest, MoneySum, Sum
@@ -21,38 +21,29 @@ from twofold.states import Count, Extreme, Latest, MoneySum, Sum
 #: Money by currency, minor units: a sum can pass 63 bits.
 MONEY_MAP = f"map<string,{MONEY}>"
 SCORE_MAP = "map<string,double>"
+_TYPES: dict[ValueType, str] = {
+    "integer": "bigint",
+    "text": "string",
+    "time": "bigint",
+    "texts": "array<string>",
+    "integers": "array<int>",
+    "money": MONEY_MAP,
+    "scores": SCORE_MAP,
+}
 
 #: 2^27 + 1: splits a double into two halves of 26 bits whose products are exact (Dekker 1971).
 _SPLITTER = 134_217_729.0
 
 
-def feature_type(catalogue: Catalogue, feature: Feature) -> str:
-    """Spark type of a feature's column."""
-    if feature.per is not None:
-        return MONEY_MAP
-    match catalogue.primaries[feature.of].state:
-        case MoneySum():
-            return MONEY_MAP
-        case Latest(column):
-            return "bigint" if column in ("at_ms", "amount_minor", "quantity", "ordinal") else "string"
-        case Recent() | Top():
-            return "array<string>"
-        case Histogram():
-            return "array<int>"
-        case Decayed():
-            return SCORE_MAP
-    return "bigint"
-
-
 def feature_columns(catalogue: Catalogue) -> tuple[tuple[str, str, str], ...]:
     """(name, Spark type, comment) of every feature's column."""
-    return tuple((name, feature_type(catalogue, f), f.doc) for name, f in catalogue.features.items())
+    return tuple((name, _TYPES[catalogue.value_type(f)], f.doc) for name, f in catalogue.features.items())
 
 
 def value_columns(catalogue: Catalogue, states: Column, t: Column | int) -> list[Column]:
     """One typed column a feature, by its name, at ``t`` (epoch ms): what ``Record.values`` holds."""
     return [
-        _value(catalogue, feature, states, t).cast(feature_type(catalogue, feature)).alias(name)
+        _value(catalogue, feature, states, t).cast(_TYPES[catalogue.value_type(feature)]).alias(name)
         for name, feature in catalogue.features.items()
     ]
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from twofold.features import Catalogue
-from twofold.rule_grammar import operand_type
 from twofold.rules import (
     Age,
     AllOf,
@@ -27,7 +26,6 @@ from twofold.rules import (
     Rule,
     joined,
 )
-from twofold.states import Extreme, Latest
 from twofold.timeline import DAY_MS, HOUR_MS, SECOND_MS
 
 WIDTHS_MS = (SECOND_MS, 90 * SECOND_MS, HOUR_MS, DAY_MS, 60 * DAY_MS)
@@ -53,7 +51,7 @@ def values(catalogue: Catalogue, t: int) -> SearchStrategy[dict[str, Any]]:
 
     def of(feature: str) -> SearchStrategy[Any]:
         texts = st.sampled_from(TEXTS)
-        match operand_type(catalogue, feature):
+        match catalogue.value_type(catalogue.features[feature]):
             case "integer":
                 return st.sampled_from(_INTEGERS)
             case "text":
@@ -86,7 +84,7 @@ def rules(catalogue: Catalogue, t: int) -> SearchStrategy[Rule]:
 
 
 def _clauses(catalogue: Catalogue, feature: str, t: int) -> SearchStrategy[Clause]:
-    whole = operand_type(catalogue, feature)
+    whole = catalogue.value_type(catalogue.features[feature])
     if whole in _LISTS:
         operand = Operand(feature, whole)
         constants = _constants("text" if whole == "texts" else "integer", t)
@@ -96,8 +94,7 @@ def _clauses(catalogue: Catalogue, feature: str, t: int) -> SearchStrategy[Claus
         part: OperandType = "integer" if whole == "money" else "score"
         below = keys.flatmap(lambda key: _comparisons(Operand(feature, part, key), True, t))
         return st.builds(IsEmpty, st.just(Operand(feature, whole)), st.booleans()) | below
-    nullable = isinstance(catalogue.primaries[catalogue.features[feature].of].state, Latest | Extreme)
-    return _comparisons(Operand(feature, whole), nullable, t)
+    return _comparisons(Operand(feature, whole), catalogue.nullable(catalogue.features[feature]), t)
 
 
 def _comparisons(operand: Operand, nullable: bool, t: int) -> SearchStrategy[Clause]:
