@@ -16,7 +16,7 @@ import numpy as np
 
 from twofold.features import Catalogue, Primary
 from twofold.merge import Merged, merge
-from twofold.rules import Age, clauses, features_of, told
+from twofold.rules import Age, Told, clauses, features_of, told
 from twofold.segments import Segment
 from twofold.states import Latest
 from twofold.views import HotView, ManifestRow, PersonSnapshot
@@ -24,15 +24,6 @@ from twofold.views import HotView, ManifestRow, PersonSnapshot
 #: So many instants are looked at; whoever has been in for more of them gets ``entered_before``.
 MOST_LOOKS = 5_000
 _NOBODY = PersonSnapshot()
-
-
-class Clause(msgspec.Struct, frozen=True):
-    """A clause with the value it saw, or the word that joins the clauses below it (``depth`` deeper)."""
-
-    depth: int
-    rule: str
-    value: Any
-    holds: bool
 
 
 class Membership(msgspec.Struct, frozen=True):
@@ -52,7 +43,7 @@ class Membership(msgspec.Struct, frozen=True):
     entered_at: int | None
     entered_before: int | None
     note: str | None
-    clauses: tuple[Clause, ...]
+    clauses: tuple[Told, ...]
 
 
 def membership_of(
@@ -74,7 +65,7 @@ def membership_of(
         note = "a duplicate may change these values until the next batch"
     elif member:
         entered_at, entered_before, note = past.entered(t)
-    lines = tuple(Clause(*line) for line in told(segment.rule, values, t))
+    lines = tuple(told(segment.rule, values, t))
     return Membership(person, segment.name, segment.version, str(segment.rule), t, member, entered_at, entered_before, note, lines)
 
 

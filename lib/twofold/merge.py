@@ -20,7 +20,7 @@ from twofold.columns import I8, NULL_CODE, Fact, FactColumns, facts_of, id_hash
 from twofold.events import FACT_KINDS, Entry
 from twofold.features import Catalogue, Select
 from twofold.states import Kind, Rows
-from twofold.timeline import DAY_MS, EMPTY_OFFSETS, Offsets, PartitionKey
+from twofold.timeline import EMPTY_OFFSETS, Offsets, PartitionKey
 from twofold.views import HotView, ManifestRow, PersonSnapshot
 
 #: What stands in the way of merging the two layers; "ok" when nothing does.
@@ -29,8 +29,8 @@ Outcome = Literal["ok", "gap", "definition", "archive"]
 Rank = tuple[int, int, int, int]
 
 _EMPTY_PERSON = PersonSnapshot()
-#: Up to so many facts their times are looked through as a list.
-_FEW_FACTS = 2_048
+#: Up to so many facts their times are looked through as a list: bisect beats numpy there.
+FEW_FACTS = 2_048
 _AT_MS = attrgetter("at_ms")
 
 
@@ -164,12 +164,11 @@ class _Folded:
         self._codes: dict[str, int] = {}
         self._texts: dict[int, str] = {}
         at_ms, start = columns.at_ms, 0
-        # Few times as a list: bisect beats numpy there.
-        every = at_ms.tolist() if len(at_ms) <= _FEW_FACTS else None
+        every = at_ms.tolist() if len(at_ms) <= FEW_FACTS else None
         for kind, end in zip(FACT_KINDS, columns.kind_ends, strict=False):
             if end > start:
                 times = at_ms[start:end] if every is None else every[start:end]
-                before = _search(times, t)
+                before = place_of(times, t)
                 if before:
                     self._before_t[kind] = (start, start + before, times)
                 start = end
@@ -185,7 +184,7 @@ class _Folded:
             if start_ms is not None:
                 # Windows of one width begin at one row, whoever asks.
                 known = self._lows.get((kind, start_ms))
-                low = self._lows[kind, start_ms] = start + _search(times, start_ms) if known is None else known
+                low = self._lows[kind, start_ms] = start + place_of(times, start_ms) if known is None else known
                 if low >= end:
                     continue
             if not select.equals:
@@ -240,7 +239,8 @@ def recent_facts(columns: FactColumns, select: Select, start_ms: int | None, t: 
             yield from zip(columns.facts_of_kind(kind, rows), columns.entry[rows].tolist(), strict=True)
 
 
-def _search(times: Any, at_ms: int) -> int:
+def place_of(times: Any, at_ms: int) -> int:
+    """The first place in ascending times (a list, where they are few, or an array) that is not before ``at_ms``."""
     return bisect_left(times, at_ms) if isinstance(times, list) else int(np.searchsorted(times, at_ms))
 
 
@@ -351,7 +351,7 @@ def merge(
 
     Outcome ``archive``: t lies below the snapshot's range; ``gap`` and ``definition``: answered from the snapshot alone at O = cut.
     """
-    if row.as_of_ms is not None and t < row.as_of_ms - late_grace_days * DAY_MS:
+    if row.below_range(t, late_grace_days):
         return Merged("archive", EMPTY_OFFSETS, {})
     outcome: Outcome = "ok"
     if hot is not None:

@@ -7,23 +7,18 @@ So edges are tried in ascending order until a value differs. Decayed values move
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from twofold.events import FACT_KINDS
 from twofold.features import Catalogue, Feature, Primary
-from twofold.merge import Counted, Merged, fold_person
+from twofold.merge import FEW_FACTS, Counted, Merged, fold_person, place_of
 from twofold.rankings import Decayed
 from twofold.states import Count
 
 #: So many edges at which nothing changes are looked through; the next one is then given though nothing may change at it.
 MOST_EDGES = 256
-#: Up to so many facts bisect on a list beats numpy.
-_FEW_FACTS = 2_048
 
 
 #: What a fact of one kind moves ``at + 1 + width`` later: with width 0 every primary that reads it, else those of a window.
@@ -63,7 +58,7 @@ class _Times:
     def __init__(self, counted: Counted, kinds: Mapping[str, _Moves]) -> None:
         self.by_kind: dict[str, list[Any]] = {}
         columns, start = counted.person.recent, 0
-        at_ms: Any = columns.at_ms.tolist() if columns.n_facts <= _FEW_FACTS else columns.at_ms
+        at_ms: Any = columns.at_ms.tolist() if columns.n_facts <= FEW_FACTS else columns.at_ms
         for kind, end in zip(FACT_KINDS, columns.kind_ends, strict=False):
             if end > start and kind in kinds:
                 self.by_kind[kind] = [at_ms[start:end]]
@@ -83,12 +78,8 @@ class _Times:
         found = 0
         for kind in kinds:
             for times in self.by_kind.get(kind, ()):
-                found += _place(times, at_ms + 1) - _place(times, at_ms)
+                found += place_of(times, at_ms + 1) - place_of(times, at_ms)
         return found
-
-
-def _place(times: Any, at_ms: int) -> int:
-    return bisect_left(times, at_ms) if isinstance(times, list) else int(np.searchsorted(times, at_ms))
 
 
 def _next_edge(times: _Times, plan: _Plan, after: int) -> tuple[int, list[Primary]] | None:
@@ -101,7 +92,7 @@ def _next_edge(times: _Times, plan: _Plan, after: int) -> tuple[int, list[Primar
             size = len(kind_times)
             for width_ms, primaries in moves:
                 # States stay as they are in (at, at + w]: the earliest fact that is not yet past this edge.
-                place = _place(kind_times, after - width_ms)
+                place = place_of(kind_times, after - width_ms)
                 if place == size:
                     continue
                 edge = int(kind_times[place]) + width_ms + 1

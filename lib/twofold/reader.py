@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ from twofold.stores.readable import grant_campaign_pin, kept
 from twofold.stores.segments_file import load_segments
 from twofold.stores.snapshot_file import EmptySnapshot, SnapshotFile
 from twofold.stores.snapshot_place import fetch_snapshot, remove_fetched
-from twofold.timeline import DAY_MS, EMPTY_OFFSETS, Offsets
+from twofold.timeline import EMPTY_OFFSETS, Offsets
 from twofold.views import HotView, ManifestRow, PersonSnapshot, SnapshotReader, empty_manifest
 
 
@@ -56,13 +56,14 @@ class Status(msgspec.Struct, frozen=True):
     version: str
 
 
-class _Read(NamedTuple):
-    """A record, and what it was made of."""
+class _Made(NamedTuple):
+    """What a read is made of. ``high``: up to where the log was read; ``live``: the hot view that says how far behind that is."""
 
-    record: Record
     row: ManifestRow
     merged: Merged
     hot: HotView | None
+    live: HotView | None
+    high: Offsets
 
 
 class Reader:
@@ -80,6 +81,7 @@ class Reader:
     ) -> None:
         """``seq`` holds one published snapshot (0: the empty one) instead of following the newest."""
         self._settings, self._clock, self._catalogue, self._seq = settings, clock, catalogue, seq
+        self._limits = settings.serving.fresh_max_lag_ms, settings.serving.consent_max_lag_ms
         #: The rules as they were when the reader was opened.
         self.segments: Segments = load_segments(settings, catalogue)
         if settings.tables:
@@ -154,8 +156,11 @@ class Reader:
         if field not in self._catalogue.features:
             raise UsageError(f"there is no field {field!r}: `twofold record PERSON` shows them all")
         self._poll()
-        read = self._read(person, at)
-        found = explain(self._catalogue, read.record, field, read.row, read.merged, read.hot)
+        now_ms = self._clock()
+        t = now_ms if at is None else at
+        made = self._made(person, t)
+        record = self._presented(person, made, t, now_ms)
+        found = explain(self._catalogue, record, field, made.row, made.merged, made.hot)
         if not raw:
             return found
         location = self._settings.table("archive")
@@ -163,40 +168,37 @@ class Reader:
             raise StoreError("there is no archive yet: start `twofold up`, or leave out --raw")
         # The end first: an entry that comes meanwhile is told of, none is missed below it.
         end = archive_end(location)
-        events = ((e, value) for e, value in archive_events(location, read.row.version, [person]) if e.person == person)
+        events = ((e, value) for e, value in archive_events(location, made.row.version, [person]) if e.person == person)
         ok = ((entry, value) for entry, value in events if entry.verdict == "ok")
-        return with_raw(self._catalogue, found, read.row, read.merged.offsets, ok, end)
+        return with_raw(self._catalogue, found, made.row, made.merged.offsets, ok, end)
 
     def _record(self, person: str, at: int | None) -> Record:
-        return self._read(person, at).record
-
-    def _read(self, person: str, at: int | None) -> _Read:
-        row, hot = self._snapshot.row, self._hot_view(person)
         now_ms = self._clock()
         t = now_ms if at is None else at
-        merged = merge(self._catalogue, row, self._snapshot.person(person), hot, t, self._settings.batch.late_grace_days)
+        return self._presented(person, self._made(person, t), t, now_ms)
+
+    def _presented(self, person: str, made: _Made, t: int, now_ms: int) -> Record:
+        row, merged, _hot, live, high = made
+        return make_record(self._catalogue, person, row, merged, live, t, now_ms, *self._limits, high, self.segments)
+
+    def _made(self, person: str, t: int, only: Container[str] | None = None) -> _Made:
+        """Snapshot ⊕ hot facts of a person (``only``: of those primaries); below the snapshot's range, from the archive."""
+        row, hot = self._snapshot.row, self._hot_view(person)
+        grace_days = self._settings.batch.late_grace_days
+        merged = merge(self._catalogue, row, self._snapshot.person(person), hot, t, grace_days, only)
         if merged.outcome == "archive":
-            return next(self._from_archive([person], t))
-        high = hot.high if hot is not None and merged.outcome == "ok" else EMPTY_OFFSETS
-        serving = self._settings.serving
-        limits = serving.fresh_max_lag_ms, serving.consent_max_lag_ms
-        record = make_record(self._catalogue, person, row, merged, hot, t, now_ms, *limits, high, self.segments)
-        return _Read(record, row, merged, hot)
+            start, views = self._archived([person])
+            return self._made_anew(start, views[person], t, only)
+        return _Made(row, merged, hot, hot, hot.high if hot is not None and merged.outcome == "ok" else EMPTY_OFFSETS)
+
+    def _made_anew(self, start: ManifestRow, entries: HotView, t: int, only: Container[str] | None = None) -> _Made:
+        """Recomputed from all of a person's entries at O = the archive's committed end, and marked so."""
+        merged = replace(merge(self._catalogue, start, None, entries, t, only=only), outcome="archive")
+        return _Made(start, merged, entries, None, entries.high)
 
     def _hot_view(self, person: str) -> HotView | None:
         """The person's entries above the held snapshot's cut; ``None`` where there is no hot store."""
         return self._hot.view(person, self._snapshot.row.cut) if self._hot is not None else None
-
-    def _from_archive(self, persons: list[str], t: int) -> Iterator[_Read]:
-        """Below the snapshot's range: recomputed from the archive at O = its committed end, and marked so."""
-        start, views = self._archived(persons)
-        now_ms = self._clock()
-        serving = self._settings.serving
-        limits = serving.fresh_max_lag_ms, serving.consent_max_lag_ms
-        for person, hot in views.items():
-            merged = replace(merge(self._catalogue, start, None, hot, t), outcome="archive")
-            record = make_record(self._catalogue, person, start, merged, None, t, now_ms, *limits, hot.high, self.segments)
-            yield _Read(record, start, merged, hot)
 
     def _archived(self, persons: list[str]) -> tuple[ManifestRow, dict[str, HotView]]:
         """Everything that the archive has of these persons, above the empty snapshot."""
@@ -218,7 +220,10 @@ class Reader:
         t = self._clock() if at is None else at
         chosen = self.persons() if persons is None else persons
         if self._below_range(t):
-            yield from (read.record for read in self._from_archive(list(chosen), t))
+            start, views = self._archived(list(chosen))
+            now_ms = self._clock()
+            for person, entries in views.items():
+                yield self._presented(person, self._made_anew(start, entries, t), t, now_ms)
             return
         for person in chosen:
             yield self._record(person, t)
@@ -250,8 +255,7 @@ class Reader:
         return start, None, HotView(high=high, low=start.cut, entries=entries)
 
     def _below_range(self, t: int) -> bool:
-        as_of_ms = self._snapshot.row.as_of_ms
-        return as_of_ms is not None and t < as_of_ms - self._settings.batch.late_grace_days * DAY_MS
+        return self._snapshot.row.below_range(t, self._settings.batch.late_grace_days)
 
     def persons(self) -> Iterator[str]:
         """Every person with an ok entry, ascending, once each."""
@@ -284,16 +288,9 @@ class Reader:
     def standing(self, person: str) -> Standing:
         """What is never pinned of a person, as it is now: consent and ``sendable``, judged as those of a record."""
         self._poll()
-        row, hot = self._snapshot.row, self._hot_view(person)
-        t, serving = self._clock(), self._settings.serving
-        grace_days = self._settings.batch.late_grace_days
-        merged = merge(self._catalogue, row, self._snapshot.person(person), hot, t, grace_days, CONSENT_PRIMARIES)
-        high = hot.high if hot is not None and merged.outcome == "ok" else EMPTY_OFFSETS
-        if merged.outcome == "archive":
-            _record, row, merged, archived = next(self._from_archive([person], t))
-            hot, high = None, archived.high if archived is not None else EMPTY_OFFSETS
-        limits = serving.fresh_max_lag_ms, serving.consent_max_lag_ms
-        return make_standing(self._catalogue, row, merged, hot, t, t, *limits, high)
+        t = self._clock()
+        row, merged, _hot, live, high = self._made(person, t, CONSENT_PRIMARIES)
+        return make_standing(self._catalogue, row, merged, live, t, t, *self._limits, high)
 
     def hot_view(self, person: str, since: Offsets) -> HotView:
         """A person's hot entries from ``since`` on and the vectors; the empty view where there is no hot store."""

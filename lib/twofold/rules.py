@@ -11,7 +11,9 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
+
+import msgspec
 
 from twofold.features import ValueType
 from twofold.timeline import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, show_time
@@ -237,7 +239,7 @@ def _clause(clause: Clause) -> Callable[[Any, int], bool]:
 JOINS = ("all of", "any of", "not")
 
 
-class Told(NamedTuple):
+class Told(msgspec.Struct, frozen=True):
     """A line of why: a clause with the value of its operand, or the word that joins the lines below it (``depth`` deeper)."""
 
     depth: int

@@ -13,7 +13,7 @@ import numpy as np
 from twofold.columns import EMPTY_COLUMNS, I8, FactColumns
 from twofold.errors import StoreError
 from twofold.events import Entry
-from twofold.timeline import EMPTY_OFFSETS, Offsets, PartitionKey
+from twofold.timeline import DAY_MS, EMPTY_OFFSETS, Offsets, PartitionKey
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,15 @@ class ManifestRow:
     validation: Mapping[str, Any] = field(default_factory=dict)
     audit: Mapping[str, Any] = field(default_factory=dict)
     published_ms: int | None = None
+
+    def earliest_ms(self, late_grace_days: int) -> int | None:
+        """The first instant of the range that reads of this snapshot are exact in; ``None``: they always are."""
+        return None if self.as_of_ms is None else self.as_of_ms - late_grace_days * DAY_MS
+
+    def below_range(self, t: int, late_grace_days: int) -> bool:
+        """Whether facts that a read at ``t`` counts may be folded together with ones that it does not."""
+        earliest_ms = self.earliest_ms(late_grace_days)
+        return earliest_ms is not None and t < earliest_ms
 
     def topic_ordinal(self, topic_id: str) -> int:
         """Place of a topic by first appearance in the manifests; a topic they do not name comes last."""

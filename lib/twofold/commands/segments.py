@@ -14,8 +14,8 @@ from twofold import show
 from twofold.catalogue import CATALOGUE
 from twofold.commands.options import At, Config, Debug, Home, Json, instant, settings_of
 from twofold.errors import UsageError
-from twofold.membership import Clause, Membership
-from twofold.rules import JOINS
+from twofold.membership import Membership
+from twofold.rules import JOINS, Told
 from twofold.segments import Segment, Segments
 from twofold.timeline import HOUR_MS, show_time
 
@@ -143,7 +143,7 @@ def why(
     show.show_rows("", ["clause", "value", "holds"], lines)
 
 
-def _seen(clause: Clause, t: int) -> str:
+def _seen(clause: Told, t: int) -> str:
     """The value that a clause saw; an instant with its age, because that is what rules ask for."""
     if clause.rule in JOINS:
         return ""

@@ -24,7 +24,6 @@ from twofold.spark.set_merge import merge_people
 from twofold.spark.state_rows import RANK, ok_entries
 from twofold.spark.wide import read_state
 from twofold.stores.person_hash import PersonHash
-from twofold.timeline import DAY_MS
 from twofold.views import ManifestRow
 
 #: Persons that a refusal names, and positions of each.
@@ -63,8 +62,8 @@ def _not_comparable(parent: ManifestRow, row: ManifestRow, settings: Settings) -
         return "first"
     if parent.version != row.version:
         return "definition"
-    assert parent.as_of_ms is not None and row.as_of_ms is not None
-    return "below_range" if row.as_of_ms < parent.as_of_ms - settings.batch.late_grace_days * DAY_MS else None
+    assert row.as_of_ms is not None
+    return "below_range" if parent.below_range(row.as_of_ms, settings.batch.late_grace_days) else None
 
 
 def _before(spark: Any, settings: Settings, pinned: Pinned, row: ManifestRow, tasks: int) -> DataFrame:

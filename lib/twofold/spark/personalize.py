@@ -49,7 +49,7 @@ from twofold.stores.personalization import Commit, current_rows, newest_commit, 
 from twofold.stores.places import open_table
 from twofold.stores.refresh_request import answer, requested
 from twofold.stores.segments_file import load_segments
-from twofold.timeline import DAY_MS, EMPTY_OFFSETS, MINUTE_MS, Offsets
+from twofold.timeline import EMPTY_OFFSETS, MINUTE_MS, Offsets
 from twofold.views import Heartbeat, HotView, ManifestRow, empty_manifest
 
 #: How far ahead lapsing people are known; then the table is looked through again.
@@ -240,8 +240,8 @@ class Personalizer:
 
     def _can_be_read(self, t: int) -> bool:
         """Not a snapshot of other definitions, nor one whose range begins after t: until the next one nothing is emitted."""
-        row, grace_ms = self._row, self._settings.batch.late_grace_days * DAY_MS
-        return row.version == self._catalogue.version and (row.as_of_ms is None or t >= row.as_of_ms - grace_ms)
+        row, grace_days = self._row, self._settings.batch.late_grace_days
+        return row.version == self._catalogue.version and not row.below_range(t, grace_days)
 
     def _rows_among(self, persons: Sequence[str]) -> DataFrame:
         """The same query for any persons, built once a snapshot."""

@@ -1,4 +1,4 @@
-"""``Kind.plus`` as native columns, over the states that ``lower.Fold`` gives; a null state is zero."""
+"""``Kind.plus`` as native columns, over the states that ``lower.fold`` gives; a null state is zero."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from twofold.stores.archive_log import archive_end
 from twofold.stores.campaign_pins import CampaignPin, check_name, read_campaign_pins
 from twofold.stores.manifest import rows
 from twofold.stores.pins import read_pins
-from twofold.timeline import DAY_MS, Offsets, show_time
+from twofold.timeline import Offsets, show_time
 from twofold.views import HotView, ManifestRow
 
 
@@ -25,14 +25,14 @@ def make_pin(
     :class:`PinError` where no layer has all entries of O.
     """
     check_name(name)
-    if row.seq == 0 or row.as_of_ms is None:
+    earliest_ms = row.earliest_ms(settings.batch.late_grace_days)
+    if row.seq == 0 or earliest_ms is None:
         raise UsageError("nothing was published yet that could be pinned: run `twofold batch` first")
     if row.version != catalogue.version:
         raise DefinitionError(
             f"snapshot {row.snapshot} holds {_definition(row.version)}, installed is {_definition(catalogue.version)}: "
             "run `twofold batch`, then pin"
         )
-    earliest_ms = row.as_of_ms - settings.batch.late_grace_days * DAY_MS
     if t < earliest_ms:
         raise UsageError(
             f"snapshot {row.seq} cannot be read at {show_time(t)}, only from {show_time(earliest_ms)} on: "
