@@ -5,6 +5,15 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, names: Iterable[str], otherwise: str) -> str:
+    """The way out where a name is unknown: the one that may have been meant, else what is said ``otherwise``."""
+    near = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean {near[0]!r}?" if near else otherwise
+
 
 class TwofoldError(Exception):
     """Base of every error that Twofold raises on purpose: one line for a person."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from twofold.errors import SegmentError
+from twofold.errors import SegmentError, nearest
 from twofold.features import Catalogue
 from twofold.rules import (
     Age,
@@ -203,8 +202,7 @@ class _Building:
         name, *keys = cast("list[Token]", tree.children)
         features = self._catalogue.features
         if name not in features:
-            near = difflib.get_close_matches(name, features, n=1)
-            way = f"did you mean {near[0]!r}?" if near else "`twofold table personalization --schema` lists them"
+            way = nearest(name, features, "`twofold table personalization --schema` lists them")
             self._refuse_at(name, f"unknown feature {str(name)!r}; {way}")
         type_ = self._catalogue.value_type(features[name])
         if not keys:

@@ -50,7 +50,7 @@ def home(tmp_path, monkeypatch) -> Settings:
     write_home_log(folder, HomeLog(TOPIC, Offsets({P0: 0}), 1))
     monkeypatch.setenv("TWOFOLD_HOME", str(folder))
     monkeypatch.setenv("TWOFOLD_SEGMENTS__FILE", str(rules))
-    monkeypatch.setattr("twofold.commands.segments.time.time_ns", lambda: T * 1_000_000)
+    monkeypatch.setattr("twofold.commands.options.time.time_ns", lambda: T * 1_000_000)
     return load_settings()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
 import typer
@@ -32,6 +33,11 @@ def settings_of(home: str | None, config: str | None, debug: bool, **overrides: 
     """The settings that a command's options name; what is ``None`` is left to the file and the environment."""
     set_debug(debug)
     return load_settings(config, home=home, **overrides)
+
+
+def now_ms() -> int:
+    """The edge's clock, epoch ms."""
+    return time.time_ns() // 1_000_000
 
 
 def instant(at: str | None) -> int | None:

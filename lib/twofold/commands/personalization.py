@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import msgspec
 import typer
 
 from twofold import show
-from twofold.commands.options import Config, Debug, Home, Json, settings_of
+from twofold.commands.options import Config, Debug, Home, Json, now_ms, settings_of
 from twofold.errors import StoreError, UsageError
 
 
@@ -39,7 +38,7 @@ def personalization(
     location = settings.table("personalization")
     found = None
     if table_exists(location):
-        found = current_row(location, person, time.time_ns() // 1_000_000)
+        found = current_row(location, person, now_ms())
     if found is None:
         raise StoreError(f"the table {location} has no row of this person: is `twofold up` running, has the person an event?")
     row = {**found, "record": msgspec.json.decode(found["record"]), "o": msgspec.json.decode(found["o"])}

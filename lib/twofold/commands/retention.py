@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated
 
 import typer
 
 from twofold import show
 from twofold.commands.night import show_night
-from twofold.commands.options import Config, Debug, Home, Json, settings_of
+from twofold.commands.options import Config, Debug, Home, Json, now_ms, settings_of
 from twofold.errors import UsageError
 from twofold.timeline import show_time
 
 Seq = Annotated[int, typer.Argument(help="Sequence number of a snapshot: see `twofold snapshots`")]
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def snapshots(home: Home = None, config: Config = None, as_json: Json = False, debug: Debug = False) -> None:
@@ -50,7 +45,7 @@ def rollback(seq: Seq, home: Home = None, config: Config = None, as_json: Json =
     from twofold.local.upkeep import roll_back
 
     settings = settings_of(home, config, debug)
-    show_night(roll_back(settings, seq, VERSION, _now_ms(), config), "current again", as_json)
+    show_night(roll_back(settings, seq, VERSION, now_ms(), config), "current again", as_json)
 
 
 def vacuum(
@@ -63,7 +58,7 @@ def vacuum(
     """Remove files that no readable snapshot, pin, audit or stream needs."""
     from twofold.stores.vacuum import vacuum as remove
 
-    removed = remove(settings_of(home, config, debug), _now_ms(), dry_run)
+    removed = remove(settings_of(home, config, debug), now_ms(), dry_run)
     if as_json:
         for one in removed:
             show.json_line({"dry_run": dry_run, **one._asdict()})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-import time
 from typing import Annotated
 
 import typer
@@ -12,8 +10,8 @@ from rich.text import Text
 
 from twofold import show
 from twofold.catalogue import CATALOGUE
-from twofold.commands.options import At, Config, Debug, Home, Json, instant, settings_of
-from twofold.errors import UsageError
+from twofold.commands.options import At, Config, Debug, Home, Json, instant, now_ms, settings_of
+from twofold.errors import UsageError, nearest
 from twofold.membership import Membership
 from twofold.rules import JOINS, Told
 from twofold.segments import Segment, Segments
@@ -26,8 +24,7 @@ def _named(segments: Segments, name: str) -> Segment:
     found = segments.get(name)
     if found is None:
         names = [segment.name for segment in segments]
-        near = difflib.get_close_matches(name, names, n=1)
-        way = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names) or 'none'}"
+        way = nearest(name, names, f"there are {', '.join(names) or 'none'}")
         raise UsageError(f"there is no segment {name!r}; {way}")
     return found
 
@@ -45,7 +42,7 @@ def segments(home: Home = None, config: Config = None, as_json: Json = False, de
     rules = load_segments(settings, CATALOGUE)
     found = None
     if table_of(settings) is not None:
-        found = count_members(settings, rules, time.time_ns() // 1_000_000)
+        found = count_members(settings, rules, now_ms())
     counts = {} if found is None else found.counts
     if as_json:
         show.json_line(
@@ -102,7 +99,7 @@ def preview(
     else:
         segment = _named(load_segments(settings, CATALOGUE), name or "")
     features = features_of(segment.rule)
-    everyone = people(settings, features, time.time_ns() // 1_000_000)
+    everyone = people(settings, features, now_ms())
     shown, count = first_members(everyone, segment, limit)
     if as_json:
         for row in shown:

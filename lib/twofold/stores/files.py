@@ -57,9 +57,13 @@ def folder(place: Place) -> Folder:
 
 def replace_whole(source: Path, file: Path) -> None:
     """Give a whole local file its name, on disk before it has it."""
-    with source.open("rb") as data:
-        os.fsync(data.fileno())
+    _sync(source)
     source.replace(file)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as data:
+        os.fsync(data.fileno())
 
 
 def partial_of(file: Path) -> Path:
@@ -89,10 +93,8 @@ class LocalFolder:
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = partial_of(file)
         try:
-            with partial.open("wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
+            partial.write_bytes(data)
+            _sync(partial)
             # A rename would replace what is there, a link does not.
             file.hardlink_to(partial)
         except FileExistsError:

@@ -20,7 +20,7 @@ from twofold.settings import Settings
 from twofold.stores.manifest import current
 from twofold.stores.personalization import current_rows
 from twofold.stores.places import open_table, table_exists
-from twofold.stores.table_rows import open_named, plain, select
+from twofold.stores.table_rows import open_named, plain_rows, select
 
 _STREAMED, _NIGHTLY = "personalization", "wide_person"
 
@@ -61,7 +61,7 @@ def people(settings: Settings, features: Sequence[str], now_ms: int) -> People:
     if table == _STREAMED:
         found = _current(settings, features, now_ms)
         lapsed = pc.sum(found["stale"]).as_py() or 0
-        return People(table, now_ms, _plain_rows(found.drop_columns(["batch", "stale"])), lapsed)
+        return People(table, now_ms, plain_rows(found.drop_columns(["batch", "stale"]).to_batches(max_chunksize=10_000)), lapsed)
     opened, row = open_named(settings, table), current(settings.table("manifest"))
     assert row is not None and row.as_of_ms is not None
     _must_have(table, {field.name for field in opened.schema().fields}, features)
@@ -81,18 +81,12 @@ def _must_have(table: str, names: set[str], columns: Iterable[str]) -> None:
         raise StoreError(f"the table {table} is of other definitions, it has no {missing}: {way}")
 
 
-def _plain_rows(found: pa.Table) -> Iterator[dict[str, Any]]:
-    for batch in found.to_batches(max_chunksize=10_000):
-        for row in batch.to_pylist(maps_as_pydicts="strict"):
-            yield {name: plain(value) for name, value in row.items()}
-
-
 def count_members(settings: Settings, segments: Segments, now_ms: int) -> Members:
     """Members of every segment. Where the rows are of this very rule set, their own column is counted."""
     if table_of(settings) == _STREAMED:
         names = {field.name for field in open_table(settings.table(_STREAMED)).schema().fields}
         if {"segments", "segments_version"} <= names:
-            found = _current(settings, ["segments", "segments_version"], now_ms)
+            found = current_rows(settings.table(_STREAMED), now_ms, columns=["segments", "segments_version"])
             if pc.all(pc.equal(found["segments_version"], segments.version)).as_py():
                 counts = dict.fromkeys((segment.name for segment in segments), 0)
                 for pair in pc.value_counts(pc.list_flatten(found["segments"])).to_pylist():

@@ -8,14 +8,13 @@ segments:
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import NoReturn
 
 import yaml
 
-from twofold.errors import SegmentError
+from twofold.errors import SegmentError, nearest
 from twofold.features import Catalogue
 from twofold.rule_grammar import parse_rule
 from twofold.segments import NO_SEGMENTS, Segment, Segments
@@ -87,8 +86,7 @@ class _File:
         parts = self._pairs(node, f"segment {name!r}", "`rule: orders_lifetime >= 3`")
         for part, (where, _value) in parts.items():
             if part not in _KEYS:
-                near = difflib.get_close_matches(part, _KEYS, n=1)
-                way = f"did you mean {near[0]!r}?" if near else f"a segment has {' and '.join(_KEYS)}"
+                way = nearest(part, _KEYS, f"a segment has {' and '.join(_KEYS)}")
                 self._refuse(where, f"segment {name!r}: unknown key {part!r}; {way}")
         texts = {part: self._text(name, part, value) for part, (_key, value) in parts.items()}
         for part in _KEYS:

@@ -7,10 +7,12 @@ of one snapshot; a table that a stream writes, and the manifest itself, at their
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from decimal import Decimal
 from typing import Any, NamedTuple
+
+import pyarrow as pa
 
 from twofold.errors import StoreError, UsageError
 from twofold.features import Catalogue
@@ -95,8 +97,14 @@ def json_schema(table: Any, catalogue: Catalogue) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def plain(value: Any) -> Any:
-    """A value of an Arrow row as JSON has it: decimals are integers, bytes text, days ISO 8601."""
+def plain_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[dict[str, Any]]:
+    """Rows as JSON has them: decimals are integers, bytes text, days ISO 8601; maps are dicts."""
+    for batch in batches:
+        for row in batch.to_pylist(maps_as_pydicts="strict"):
+            yield {name: _plain(value) for name, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return int(value)
     if isinstance(value, bytes):
@@ -104,9 +112,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, list):
-        return [plain(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     return value
 
 
@@ -119,6 +127,4 @@ def select(
     """
     chosen = ", ".join('"' + column.replace('"', '""') + '"' for column in only) or "*"
     query = f"SELECT {chosen} FROM {name}" + (f" WHERE ({where})" if where else "") + ("" if limit is None else f" LIMIT {limit:d}")
-    for batch in query_table(table, name, query):
-        for row in batch.to_pylist(maps_as_pydicts="strict"):
-            yield {key: plain(value) for key, value in row.items()}
+    yield from plain_rows(query_table(table, name, query))
