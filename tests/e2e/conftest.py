@@ -24,14 +24,14 @@ from twofold.local.broker import Broker
 from twofold.local.parts import status_parts
 from twofold.local.survey import wait_for_log_end
 from twofold.settings import Settings, load_settings
+from twofold.spark.session import SHORT_LIVED
 from twofold.timeline import Offsets, Position
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Real data sets, where they are present.
 DATA = Path(os.environ.get("TWOFOLD_DATA", ROOT.parent / "shared" / "data"))
-# Every JVM here lives for a minute or two: the optimizing compiler takes more than it gives back. Figures are `make bench`'s.
-# Without it 48 MiB are reserved for code: one batch fills them, and from then on everything is interpreted.
-os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=512m")
+# Every JVM here lives for a minute or two. Figures are `make bench`'s.
+os.environ.setdefault("JDK_JAVA_OPTIONS", SHORT_LIVED)
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 120, what: str = "condition") -> None:

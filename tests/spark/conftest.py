@@ -7,15 +7,13 @@ import pytest
 import tests.s3  # noqa: F401  (the keys of the object store must be in the environment before the JVM starts)
 from tests.spark.personalize_home import Home
 from twofold.settings import Settings
-from twofold.spark.session import PLACE, open_session
+from twofold.spark.session import PLACE, SHORT_LIVED, open_session
 
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory):
     home = tmp_path_factory.mktemp("spark-home")
-    # Tests compile many queries and run each on few rows: the optimizing compiler would take longer than what it saves. Without it
-    # the JVM reserves 48 MiB for code, which so many queries fill: then everything is interpreted.
-    options = f"{PLACE['spark.driver.extraJavaOptions']} -XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=512m"
+    options = f"{PLACE['spark.driver.extraJavaOptions']} {SHORT_LIVED}"
     session = open_session(Settings(home=str(home)), "tests", spark__driver__memory="3g", spark__driver__extraJavaOptions=options)
     yield session
     session.stop()

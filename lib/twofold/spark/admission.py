@@ -106,15 +106,23 @@ def _currency(value: _Scalar) -> _Read:
     return _Read(F.when(value.absent, F.lit(currencies.DEFAULT_CURRENCY)).when(fits, F.upper(value.text)), ~(value.absent | fits))
 
 
-def _minor(amount: Column, currency: Column) -> _Read:
-    """Minor units: an exact decimal product, rounded half away from zero."""
+def _power(currency: Column) -> Column:
+    """Minor units in one major unit; null without a currency."""
     power = F.lit(10**currencies.DEFAULT_EXPONENT)
     for digits in sorted(set(currencies.EXPONENTS.values())):
         codes = [code for code, exponent in currencies.EXPONENTS.items() if exponent == digits]
         power = F.when(currency.isin(codes), 10**digits).otherwise(power)
-    minor = F.when(currency.isNotNull(), F.round(amount * power.cast("decimal(5,0)"), 0))
-    fits = F.abs(minor) <= E.MAX_AMOUNT_MINOR
-    return _Read(F.when(fits, minor.try_cast("bigint")), F.coalesce(~fits, F.lit(False)))
+    return F.when(currency.isNotNull(), power.cast("decimal(5,0)"))
+
+
+def _rounded(amount: Column, power: Column) -> Column:
+    """An amount in minor units, whatever its size: an exact decimal product, rounded half away from zero."""
+    return F.round(amount * power, 0)
+
+
+def _minor(rounded: Column) -> _Read:
+    fits = F.abs(rounded) <= E.MAX_AMOUNT_MINOR
+    return _Read(F.when(fits, rounded.try_cast("bigint")), F.coalesce(~fits, F.lit(False)))
 
 
 def _time(value: _Scalar) -> Column:
@@ -186,31 +194,42 @@ def _body(
     return values, _any(broken)
 
 
-def _items(products: Column, currency: Column) -> Column:
-    """For each product a struct of its fact and whether it broke the schema; for what is no object only the latter."""
+def _items(products: Column, currency: Column, power: Column) -> Column:
+    """For each product a struct of its fact and whether it broke the schema; for what is no object only the latter.
+
+    Functions over arrays are interpreted: a value that is used twice is computed twice, and a look into a row that came from
+    another operator asks for the session's configuration. So all is one expression from the parsed JSON on, and each stage is an
+    array whose values the next one only looks up.
+    """
     kinds = {rule.item_kind: rule.item_fields for rule in E.FACT_RULES if rule.item_kind is not None}
     ((kind, fields),) = kinds.items()  # one rule of the table has items
 
-    def item(product: Column) -> Column:
-        values: dict[str, Column] = {}
-        broken: list[Column] = []
-        amount = _none(_AMOUNT_TYPE)
-        for field in fields:
-            reads = [_READERS[field.reads](_scalar(product.getField(source.name))) for source in field.sources]
-            broken += [one.broken for one in reads]
-            value = F.coalesce(*(one.value for one in reads))
-            if field.reads == "amount":
-                amount = value
-            else:
-                values[field.column] = value
-        minor = _minor(amount, currency)
-        fact = _fact(kind, **values, currency=currency, amount_minor=minor.value)
-        return F.struct(
-            F.when(product.isNotNull(), fact).alias("fact"),
-            (product.isNull() | _any([*broken, minor.broken])).alias("broken"),
-        )
+    def scalars(product: Column) -> Column:
+        columns = [product.isNull().alias("none")]
+        for name in _ITEM:
+            type_, text = _scalar(product.getField(name))
+            columns += [type_.alias(f"t_{name}"), text.alias(f"s_{name}")]
+        return F.struct(*columns)
 
-    return F.transform(products, item)
+    def values(item: Column) -> Column:
+        columns: list[Column] = [item.getField("none").alias("none")]
+        broken: list[Column] = []
+        for field in fields:
+            named = [_Scalar(item.getField(f"t_{source.name}"), item.getField(f"s_{source.name}")) for source in field.sources]
+            reads = [_READERS[field.reads](scalar) for scalar in named]
+            broken += [one.broken for one in reads]
+            value = reads[0].value if len(reads) == 1 else F.coalesce(*(one.value for one in reads))
+            columns.append((_rounded(value, power) if field.reads == "amount" else value).alias(field.column))
+        return F.struct(*columns, _any(broken).alias("broken"))
+
+    def fact(item: Column) -> Column:
+        minor = _minor(item.getField("amount_minor"))
+        plain = {field.column: item.getField(field.column) for field in fields}
+        made = _fact(kind, **{**plain, "currency": currency, "amount_minor": minor.value})
+        none = item.getField("none")
+        return F.struct(F.when(~none, made).alias("fact"), (none | item.getField("broken") | minor.broken).alias("broken"))
+
+    return reduce(F.transform, (scalars, values, fact), products)
 
 
 def _text_bytes(facts: Column, shared: Column) -> Column:
@@ -341,26 +360,24 @@ def admit(entries: DataFrame) -> DataFrame:
         *(value.alias(f"_f_{column}") for column, value in values.items()),
         (F.col("_broken") | body_broken | (rule == _NO_TYPE)).alias("_broken"),
         F.when(rule.isin(rules_of["traits"]), _sorted_pairs(traits)).when(has_purposes, _sorted_pairs(purposes)).alias("_pairs"),
-        F.when(has_items, F.try_variant_get(json, "$[0].properties.products", item_type)).alias("_products"),
+        _power(values["currency"]).alias("_power"),
     )
-    minor = _minor(F.col("_f_amount_minor"), F.col("_f_currency"))
-    pairs, products = F.col("_pairs"), F.col("_products")
+    products = F.try_variant_get(json, "$[0].properties.products", item_type)
+    rows = rows.select("*", F.when(has_items, _items(products, F.col("_f_currency"), F.col("_power"))).alias("_items"))
+    minor = _minor(_rounded(F.col("_f_amount_minor"), F.col("_power")))
+    pairs, items = F.col("_pairs"), F.col("_items")
     rows = rows.select(
         "*",
         minor.value.alias("_minor"),
-        F.greatest(F.lit(1), F.coalesce(F.array_size(pairs), F.lit(0)), F.coalesce(F.array_size(products) + 1, F.lit(1))).alias(
+        F.greatest(F.lit(1), F.coalesce(F.array_size(pairs), F.lit(0)), F.coalesce(F.array_size(items) + 1, F.lit(1))).alias(
             "_count"
         ),
         (
             F.col("_broken")
             | minor.broken
             | F.when(has_purposes, misplaced("properties.purposes", pairs.isNull())).otherwise(False)
-            | F.when(has_items, misplaced("properties.products", products.isNull())).otherwise(False)
+            | F.when(has_items, misplaced("properties.products", items.isNull())).otherwise(False)
         ).alias("_own_broken"),
-    )
-    rows = rows.select(
-        "*",
-        F.when(F.col("_count") <= E.MAX_FACTS, _items(products, F.col("_f_currency"))).alias("_items"),
     )
 
     # 5 · facts
@@ -371,8 +388,7 @@ def admit(entries: DataFrame) -> DataFrame:
         amount_minor=F.col("_minor"),
     )
     other = F.array(_fact(E.OTHER_KIND, key=F.col("_type")))
-    items = F.col("_items")
-    of_items = F.transform(F.filter(items, lambda i: i.getField("fact").isNotNull()), lambda i: i.getField("fact"))
+    of_items = F.array_compact(items.getField("fact"))
     of_pairs = F.transform(pairs, lambda e: _fact(F.get(kinds, rule), key=e.getField("key"), value=e.getField("value")))
     facts = (
         F.when(rule == _NO_TYPE, F.array().cast(FACTS_TYPE))
@@ -386,10 +402,11 @@ def admit(entries: DataFrame) -> DataFrame:
     # 6 · the verdict
     text_columns = ("_person", "_event_id", "_channel", "_device")
     shared = reduce(lambda sum_, c: sum_ + F.coalesce(F.octet_length(c), F.lit(0)), text_columns, F.lit(0))
-    # No column of a fact is longer than its entry, so only where this bound is passed need the bytes be counted.
-    may_be_large = F.col("_count") * (F.col("_size") + 64) + F.col("_size") > E.MAX_FACT_TEXT_BYTES
+    # A text of the entry comes at most once into its own fact's columns and once into those of its items or pairs, beside names of
+    # kinds and currencies: only where this bound is passed need the bytes be counted.
+    may_be_large = F.col("_count") * (shared + 64) + 3 * F.col("_size") > E.MAX_FACT_TEXT_BYTES
     too_large = F.when(may_be_large, _text_bytes(F.col("_facts"), shared) > E.MAX_FACT_TEXT_BYTES).otherwise(False)
-    items_broken = F.coalesce(F.exists(items, lambda i: i.getField("broken")), F.lit(False))
+    items_broken = F.coalesce(F.array_contains(items.getField("broken"), F.lit(True)), F.lit(False))
     verdict = (
         F.when(F.col("_size") > E.MAX_ENTRY_BYTES, "oversize")
         .when(~F.col("_is_object"), "malformed")

@@ -1,7 +1,8 @@
 """``python -m twofold.spark.class_archive FILE``: what a job's JVM loads, written to a file that later JVMs map instead.
 
-Half of a Spark JVM's start is the loading of its classes. A short rehearsal loads them once, and the JVM archives them as it ends
-(Java's class data sharing, JEP 350). `make setup` runs it. A JVM that finds no such file, or one of other jars, starts as ever.
+Loading its classes takes a Spark JVM about ten seconds of processor time. A short rehearsal loads them once, and the JVM archives
+them as it ends (Java's class data sharing, JEP 350). `make setup` runs it. A JVM that finds no such file, or one of other jars,
+starts as ever.
 """
 
 from __future__ import annotations
@@ -16,12 +17,10 @@ from pyspark.sql import functions as F
 from twofold.catalogue import CATALOGUE
 from twofold.settings import Settings
 from twofold.spark.admission import admit
-from twofold.spark.session import PLACE, open_session
+from twofold.spark.session import HUGE_METHODS, SHORT_LIVED, open_session
 from twofold.spark.state_rows import empty_state
 
 _LINE = b'{"event_id":"e","type":"page","name":"p","user_id":"one","occurred_at":"2026-06-01T00:00:00Z"}'
-#: The rehearsal is over before a thorough compiler would pay.
-_QUICK = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=512m"
 _END_S = 300
 
 
@@ -44,9 +43,8 @@ def write_class_archive(path: Path) -> None:
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        options = f"{PLACE['spark.driver.extraJavaOptions']} {_QUICK} -XX:ArchiveClassesAtExit={part}"
         # A JVM that maps one archive cannot write another.
-        options = " ".join(option for option in options.split() if not option.startswith("-XX:SharedArchiveFile"))
+        options = f"{HUGE_METHODS} {SHORT_LIVED} -XX:ArchiveClassesAtExit={part}"
         spark = open_session(Settings(home=folder), "rehearsal", spark__driver__extraJavaOptions=options)
         _rehearse(spark, Path(folder))
         spark.stop()

@@ -24,6 +24,14 @@ MEANING = {
     "spark.sql.variant.allowDuplicateKeys": "false",
 }
 
+#: Admission compiles into methods above HotSpot's limit of 8,000 bytecodes, which it would interpret for ever.
+HUGE_METHODS = "-XX:-DontCompileHugeMethods"
+#: Classes that `make setup` archived (`class_archive`), and no word where there are none.
+ARCHIVED_CLASSES = "-XX:SharedArchiveFile=build/spark.jsa -Xlog:cds=off -Xlog:cds+dynamic=off"
+#: For a JVM of minutes: the optimizing compiler would take more than it gives back. Without it 48 MiB are reserved for code, which
+#: one night's queries fill, and from then on everything is interpreted.
+SHORT_LIVED = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=512m"
+
 #: Where and how wide a session runs; a properties file or the caller may say otherwise.
 PLACE = {
     "spark.driver.host": "127.0.0.1",
@@ -31,11 +39,7 @@ PLACE = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "ERROR",
-    # Admission compiles into methods above HotSpot's limit of 8,000 bytecodes, which it would interpret for ever.
-    # The others: classes that `make setup` archived (`class_archive`), and no word where there are none.
-    "spark.driver.extraJavaOptions": (
-        "-XX:-DontCompileHugeMethods -XX:SharedArchiveFile=build/spark.jsa -Xlog:cds=off -Xlog:cds+dynamic=off"
-    ),
+    "spark.driver.extraJavaOptions": f"{HUGE_METHODS} {ARCHIVED_CLASSES}",
     # One machine: the default of 50 tasks a snapshot made each Delta commit ten seconds.
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.sql.streaming.checkpoint.fileChecksum.enabled": "false",

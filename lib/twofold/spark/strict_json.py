@@ -13,7 +13,6 @@ from twofold.events import MAX_DEPTH, MAX_ENTRY_BYTES, MAX_NUMBER_CHARS
 
 # Possessive everywhere: the patterns run over a mebibyte of hostile text and may neither backtrack nor recurse.
 _STRINGS = r'(?s)"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_MANY_OPENINGS = rf"\A(?:[^\[{{]*+[\[{{]){{{MAX_DEPTH + 1}}}"
 _LONG_NUMBER = rf"[-+.0-9eE]{{{MAX_NUMBER_CHARS + 1}}}"
 _ESCAPES_THAT_ARE_WHOLE = r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|[^u])"
 _SURROGATE = r"\\u[dD][89a-fA-F]"
@@ -44,7 +43,8 @@ def is_too_deep(text: Column) -> Column:
         # Above the limit it stays there: the answer is known.
         return F.when(depth > MAX_DEPTH, depth).otherwise(F.when(char.isin("[", "{"), depth + 1).otherwise(depth - 1))
 
-    return F.when(text.rlike(_MANY_OPENINGS), F.aggregate(brackets, F.lit(0), step) > MAX_DEPTH).otherwise(False)
+    openings = F.octet_length(text) - F.octet_length(F.replace(F.replace(text, F.lit("["), F.lit("")), F.lit("{"), F.lit("")))
+    return F.when(openings > MAX_DEPTH, F.aggregate(brackets, F.lit(0), step) > MAX_DEPTH).otherwise(False)
 
 
 def has_lone_surrogate(text: Column) -> Column:
