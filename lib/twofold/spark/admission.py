@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import reduce
 from operator import or_
+from string import ascii_lowercase, ascii_uppercase
 from typing import NamedTuple
 
 from pyspark.sql import Column, DataFrame
@@ -103,7 +104,8 @@ def _quantity(value: _Scalar) -> _Read:
 
 def _currency(value: _Scalar) -> _Read:
     fits = F.coalesce(value.is_a("STRING") & value.text.rlike(E.CURRENCY_PATTERN), F.lit(False))
-    return _Read(F.when(value.absent, F.lit(currencies.DEFAULT_CURRENCY)).when(fits, F.upper(value.text)), ~(value.absent | fits))
+    upper = F.translate(value.text, ascii_lowercase, ascii_uppercase)  # `upper` takes a JVM a second to read Unicode's tables
+    return _Read(F.when(value.absent, F.lit(currencies.DEFAULT_CURRENCY)).when(fits, upper), ~(value.absent | fits))
 
 
 def _power(currency: Column) -> Column:
