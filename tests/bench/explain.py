@@ -7,46 +7,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.bench.people import entries
-from twofold.catalogue import CATALOGUE, VERSION
-from twofold.columns import FactColumns, id_hash
-from twofold.events import encode_entry
+from tests.bench.people import stored
+from twofold.catalogue import CATALOGUE
 from twofold.explain import explain
 from twofold.merge import merge
 from twofold.record import make_record
-from twofold.stores.lmdb_hot import LmdbHot, LmdbHotReader
-from twofold.stores.snapshot_file import SnapshotFile, snapshot_path, write
-from twofold.timeline import DAY_MS, Offsets, PartitionKey
-from twofold.views import ManifestRow, PersonSnapshot
 
 T = 1_780_000_000_000
 
 
 def measure(recent: int, hot: int, reads: int) -> dict[str, Any]:
     """p50, p99 and max over ``reads`` explanations of a person with so many recent and hot entries, features in turn."""
-    keys = [PartitionKey("t", p) for p in range(4)]
-    cut, high = Offsets(dict.fromkeys(keys, recent)), recent + hot + 1
-    row = ManifestRow(1, "bench", cut, VERSION, T, T - 35 * DAY_MS, T, ("t",))
-    with tempfile.TemporaryDirectory() as folder:
-        older_ids = np.sort(np.array([id_hash(f"old-{n}") for n in range(500)], dtype=np.int64))
-        columns = FactColumns.of_entries((entry, 0) for entry in entries(1, 0, recent, T, "t"))
-        person = PersonSnapshot({"orders_lifetime": 3, "revenue_lifetime": {"USD": 100}}, older_ids, columns)
-        path = snapshot_path(Path(folder), "bench")
-        write(path, "bench", [("user:1", person.pack())])
-        store = Path(folder) / "hot"
-        with LmdbHot(store, 1 << 30, Offsets(dict.fromkeys(keys, 0))) as writer:
-            for key in keys:
-                writer.raise_high(writer.partition(key), high, VERSION, T)
-            writer.beat(T, Offsets(dict.fromkeys(keys, high)))
-            writer.commit([(entry, encode_entry(entry)) for entry in entries(2, recent, hot, T, "t")])
-        snapshot, reader = SnapshotFile(path, row), LmdbHotReader(store, 1 << 30)
+    with stored(recent, hot, T) as (row, snapshot, reader):
         names = list(CATALOGUE.features)
         took: list[tuple[float, float]] = []
         told = 0
@@ -59,8 +36,6 @@ def measure(recent: int, hot: int, reads: int) -> dict[str, Any]:
             found = explain(CATALOGUE, record, names[number % len(names)], row, merged, view)
             took.append((time.perf_counter() - began, time.process_time() - own))
             told = max(told, *(len(part.contributions) for part in found.parts))
-        snapshot.close()
-        reader.close()
     passed, cpu = np.round(np.percentile(np.array(took[len(names) :]) * 1e3, (50, 99, 100), axis=0), 2).T.tolist()
     figures = {"p50_ms": passed[0], "p99_ms": passed[1], "max_ms": passed[2], "cpu_p50_ms": cpu[0], "cpu_p99_ms": cpu[1]}
     return {"recent": recent, "hot": hot, "reads": reads, "most_events": told, **figures}

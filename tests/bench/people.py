@@ -1,12 +1,22 @@
-"""One person's entries for the benchmarks: the mix of a busy shop customer, seeded."""
+"""One person for the benchmarks, the mix of a busy shop customer, seeded: entries, and the real stores that hold them."""
 
 from __future__ import annotations
 
 import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
 
 from twofold.catalogue import VERSION
-from twofold.events import Entry, FactBody
-from twofold.timeline import DAY_MS
+from twofold.columns import FactColumns, id_hash
+from twofold.events import Entry, FactBody, encode_entry
+from twofold.stores.lmdb_hot import LmdbHot, LmdbHotReader
+from twofold.stores.snapshot_file import SnapshotFile, snapshot_path, write
+from twofold.timeline import DAY_MS, Offsets, PartitionKey
+from twofold.views import ManifestRow, PersonSnapshot
 
 KINDS = ("page",) * 4 + ("view",) * 5 + ("cart_add", "order", "email_sent", "email_opened", "email_clicked", "trait", "consent")
 
@@ -42,3 +52,29 @@ def entries(seed: int, first: int, count: int, newest_ms: int, topic_id: str, pa
         position = (topic_id, number % partitions, number)
         out.append(Entry(VERSION, *position, at, "ok", "user:1", event_id, at, "web", "mobile", tuple(facts)))
     return out
+
+
+@contextmanager
+def stored(recent: int, hot: int, t: int, others: int = 0) -> Iterator[tuple[ManifestRow, SnapshotFile, LmdbHotReader]]:
+    """A snapshot and a hot store: ``user:1`` with so many recent and hot entries before ``t`` (epoch ms), and others."""
+    keys = [PartitionKey("t", partition) for partition in range(4)]
+    cut, high = Offsets(dict.fromkeys(keys, recent)), recent + hot + 1
+    row = ManifestRow(1, "bench", cut, VERSION, t, t - 35 * DAY_MS, t, ("t",))
+    with tempfile.TemporaryDirectory() as folder:
+        older_ids = np.sort(np.array([id_hash(f"old-{n}") for n in range(500)], dtype=np.int64))
+        columns = FactColumns.of_entries((entry, 0) for entry in entries(1, 0, recent, t, "t"))
+        person = PersonSnapshot({"orders_lifetime": 3, "revenue_lifetime": {"USD": 100}}, older_ids, columns)
+        small = PersonSnapshot({}, older_ids[:2], FactColumns.of_entries(())).pack()
+        path, store = snapshot_path(Path(folder), "bench"), Path(folder) / "hot"
+        write(path, "bench", [("user:1", person.pack()), *((f"user:x{n:06d}", small) for n in range(others))])
+        with LmdbHot(store, 1 << 30, Offsets(dict.fromkeys(keys, 0))) as writer:
+            for key in keys:
+                writer.raise_high(writer.partition(key), high, VERSION, t)
+            writer.beat(t, Offsets(dict.fromkeys(keys, high)))
+            writer.commit([(entry, encode_entry(entry)) for entry in entries(2, recent, hot, t, "t")])
+        snapshot, reader = SnapshotFile(path, row), LmdbHotReader(store, 1 << 30)
+        try:
+            yield row, snapshot, reader
+        finally:
+            snapshot.close()
+            reader.close()
