@@ -23,7 +23,7 @@ T = 1_780_000_000_000
 
 def measure(recent: int, hot: int, reads: int) -> dict[str, Any]:
     """p50, p99 and max over ``reads`` explanations of a person with so many recent and hot entries, features in turn."""
-    with stored(recent, hot, T) as (row, snapshot, reader):
+    with stored({"user:1": (recent, hot)}, T) as (row, snapshot, reader):
         names = list(CATALOGUE.features)
         took: list[tuple[float, float]] = []
         told = 0

@@ -94,10 +94,18 @@ def _facts() -> Column:
 _ITEM = FACTS_TYPE.removeprefix("array<").removesuffix(">")
 
 
-def make_archive(spark: Any, location: str, events: int, persons: int, tasks: int, part: tuple[int, int] | None = None) -> Offsets:
+def make_archive(
+    spark: Any,
+    location: str,
+    events: int,
+    persons: int,
+    tasks: int,
+    part: tuple[int, int] | None = None,
+    person: str | None = None,
+) -> Offsets:
     """Write ``events`` ok entries in log order as one commit of the archive stream; returns its end offsets.
 
-    ``part``: only those from a number up to another, for an archive of several commits.
+    ``part``: only those from a number up to another, for an archive of several commits; ``person``: all of them this one's.
 
     A quarter of the events spreads over two years up to the last 35 days, the rest over those; one entry in a hundred is a copy
     of an event up to a thousand places before it; a few persons are busy and many are quiet.
@@ -123,7 +131,7 @@ def make_archive(spark: Any, location: str, events: int, persons: int, tasks: in
         "broker_ms": instant(place),
         "verdict": F.lit("ok"),
         "admission_version": F.lit(ADMISSION_VERSION),
-        "person": F.concat(F.lit("user:"), F.floor(share * share * persons)),
+        "person": F.concat(F.lit("user:"), F.floor(share * share * persons)) if person is None else F.lit(person),
         "event_id": F.substring(F.md5(F.col("number").cast("string")), 1, 16),
         "at_ms": instant(F.col("number")) - _draw(13, HOUR_MS),
         "channel": F.when(F.col("kind").startswith("email"), "email").otherwise("web"),

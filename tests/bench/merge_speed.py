@@ -18,7 +18,7 @@ T = 1_780_000_000_000
 
 def measure(recent: int, hot: int, reads: int, others: int = 20_000) -> dict[str, float]:
     """p50, p99 and max of ``reads`` merges of a person with so many recent and hot entries, among ``others`` persons."""
-    with stored(recent, hot, T, others) as (row, snapshot, reader):
+    with stored({"user:1": (recent, hot)}, T, others) as (row, snapshot, reader):
         took = []
         for number in range(reads + 20):
             t = T + number

@@ -36,6 +36,7 @@ def _on_a_system(bench: str, rate: int, *without: str, more: tuple[str, ...] = (
 BENCHES = {
     "merge": lambda: _run(PYTHON, "-m", "tests.bench.merge_speed"),
     "explain": lambda: _run(PYTHON, "-m", "tests.bench.explain"),
+    "heavy": lambda: _run(PYTHON, "-m", "tests.bench.heavy"),
     "pins": lambda: _run(PYTHON, "-m", "tests.bench.pins"),
     "backlog": lambda: _run(PYTHON, "-m", "tests.bench.backlog"),
     "speed-restart": lambda: _run(PYTHON, "-m", "tests.bench.speed_restart"),
