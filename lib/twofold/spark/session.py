@@ -24,13 +24,13 @@ MEANING = {
     "spark.sql.variant.allowDuplicateKeys": "false",
 }
 
-#: Admission compiles into methods above HotSpot's limit of 8,000 bytecodes, which it would interpret for ever.
-HUGE_METHODS = "-XX:-DontCompileHugeMethods"
+#: Admission compiles into methods above HotSpot's limit of 8,000 bytecodes, which it would interpret for ever. And what the queries
+#: compile into fills the default of 240 MiB: then compiled code that has not run for a batch is thrown away, to be compiled again.
+COMPILED = "-XX:-DontCompileHugeMethods -XX:ReservedCodeCacheSize=768m"
 #: Classes that `make setup` archived (`class_archive`), and no word where there are none.
 ARCHIVED_CLASSES = "-XX:SharedArchiveFile=build/spark.jsa -Xlog:cds=off -Xlog:cds+dynamic=off"
-#: For a JVM of minutes: the optimizing compiler would take more than it gives back. Without it 48 MiB are reserved for code, which
-#: one night's queries fill, and from then on everything is interpreted.
-SHORT_LIVED = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=512m"
+#: For a JVM of minutes: the optimizing compiler would take more than it gives back.
+SHORT_LIVED = "-XX:TieredStopAtLevel=1"
 
 #: Where and how wide a session runs; a properties file or the caller may say otherwise.
 PLACE = {
@@ -39,7 +39,7 @@ PLACE = {
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "ERROR",
-    "spark.driver.extraJavaOptions": f"{HUGE_METHODS} {ARCHIVED_CLASSES}",
+    "spark.driver.extraJavaOptions": f"{COMPILED} {ARCHIVED_CLASSES}",
     # One machine: the default of 50 tasks a snapshot made each Delta commit ten seconds.
     "spark.databricks.delta.snapshotPartitions": "1",
     "spark.sql.streaming.checkpoint.fileChecksum.enabled": "false",
@@ -49,6 +49,8 @@ PLACE = {
     "spark.sql.debug.maxToStringFields": "5",
     # The default is looked up in the environment at every look into a row that an expression over an array takes.
     "spark.sql.types.framework.enabled": "false",
+    # Java classes of the last 100 plans: a batch of two streams has more, and would compile all of them anew, into cold code.
+    "spark.sql.codegen.cache.maxEntries": "2000",
     # One person's entries are gathered at a time where they come sorted, in place of a hash of them that spills and sorts.
     "spark.sql.execution.replaceHashWithSortAgg": "true",
     # Where in Python each column was written: two more calls into the JVM for every one, thousands for admission.
