@@ -14,7 +14,20 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 from twofold import show
-from twofold.commands import cluster, events, night, personalization, pins, records, reports, retention, segments, system, tables
+from twofold.commands import (
+    audit,
+    cluster,
+    events,
+    night,
+    personalization,
+    pins,
+    records,
+    reports,
+    retention,
+    segments,
+    system,
+    tables,
+)
 from twofold.commands.options import is_debug, set_debug
 from twofold.errors import TwofoldError
 
@@ -40,6 +53,7 @@ ROOMS = (
     segments,
     cluster,
     reports,
+    audit,
 )
 for _room in ROOMS:
     for _command in _room.COMMANDS:

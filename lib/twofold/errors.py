@@ -1,6 +1,6 @@
 """The tree of named errors. Each says what is wrong, where, and what the operator does next.
 
-``exit_code`` is what a command returns: 2 misuse, 1 failure, 3 a refused publish.
+``exit_code`` is what a command returns: 2 misuse, 1 failure, 3 a refused publish, or a served record that was wrong.
 """
 
 from __future__ import annotations
@@ -115,6 +115,12 @@ class IncrementalDiffers(PublishRefused):
 
 class ValidationRefused(PublishRefused):
     """An expectation of the gate failed: the report names it and the rows to blame."""
+
+
+class ServedWrong(TwofoldError):
+    """A served record is not what the raw log gives at its own (t, O): find the fault in the code, the line names the record."""
+
+    exit_code = 3
 
 
 class DefinitionError(TwofoldError):

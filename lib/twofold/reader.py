@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from twofold.audit import make_served
 from twofold.catalogue import CATALOGUE, CONSENT_PRIMARIES, VERSION
 from twofold.errors import HomeError, StoreError, UsageError
 from twofold.explain import Explanation, explain, with_raw
@@ -31,6 +32,7 @@ from twofold.stores.pin_terms import make_pin
 from twofold.stores.places import table_exists
 from twofold.stores.readable import grant_campaign_pin, kept
 from twofold.stores.segments_file import load_segments
+from twofold.stores.served_log import ServedLog
 from twofold.stores.snapshot_file import EmptySnapshot, SnapshotFile
 from twofold.stores.snapshot_place import fetch_snapshot, remove_fetched
 from twofold.timeline import EMPTY_OFFSETS, Offsets
@@ -54,6 +56,8 @@ class Status(msgspec.Struct, frozen=True):
     lag_entries: int | None
     lag_ms: int | None
     version: str
+    #: Served records that this reader could not log; ``None``: it logs nobody's (``audit.sample_share`` is 0).
+    served_lost: int | None = None
 
 
 class _Made(NamedTuple):
@@ -91,6 +95,7 @@ class Reader:
             raise HomeError(f"there is no home at {settings.home_path}: start one with `twofold up --home DIR`")
         self._snapshot: SnapshotReader = self._open_snapshot()
         self._polled_ms = clock()
+        self._served_log = ServedLog(settings) if settings.audit.sample_share else None
         self._hot: LmdbHotReader | None = None
         self._open_hot()
 
@@ -175,7 +180,16 @@ class Reader:
     def _record(self, person: str, at: int | None) -> Record:
         now_ms = self._clock()
         t = now_ms if at is None else at
-        return self._presented(person, self._made(person, t), t, now_ms)
+        return self._served(person, self._made(person, t), t, now_ms)
+
+    def _served(self, person: str, made: _Made, t: int, now_ms: int) -> Record:
+        """The record, logged where the person belongs to the sample."""
+        record = self._presented(person, made, t, now_ms)
+        if self._served_log is not None:
+            self._served_log.tick(now_ms)
+            if self._served_log.wants(person):
+                self._served_log.add(make_served(record, made.row, self._catalogue.version, now_ms))
+        return record
 
     def _presented(self, person: str, made: _Made, t: int, now_ms: int) -> Record:
         row, merged, _hot, live, high = made
@@ -223,7 +237,7 @@ class Reader:
             start, views = self._archived(list(chosen))
             now_ms = self._clock()
             for person, entries in views.items():
-                yield self._presented(person, self._made_anew(start, entries, t), t, now_ms)
+                yield self._served(person, self._made_anew(start, entries, t), t, now_ms)
             return
         for person in chosen:
             yield self._record(person, t)
@@ -327,9 +341,12 @@ class Reader:
             lag_entries=None if log_end is None else log_end.entries_since(row.cut.join(high)),
             lag_ms=lag_ms(row, hot, self._clock()),
             version=row.version,
+            served_lost=self._served_log.lost if self._served_log is not None else None,
         )
 
     def close(self) -> None:
+        if self._served_log is not None:
+            self._served_log.close()
         self._snapshot.close()
         if self._hot is not None:
             self._hot.close()

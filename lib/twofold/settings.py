@@ -141,6 +141,17 @@ class ServingSettings(_Room):
     consent_max_lag_ms: int = Field(60_000, ge=0, description="a record older than this is never sendable")
 
 
+class AuditSettings(_Room):
+    sample_share: float = Field(
+        0.0, ge=0, le=1, description="share of persons whose served records are logged for `twofold audit`; 0: nobody's"
+    )
+    keep_days: int = Field(7, ge=1, description="how long logged records stay once they are judged; they hold personal data")
+    max_bytes: int = Field(
+        1024**3, ge=1 << 16, description="size of a home's log of served records at which nothing more is logged, and it says so"
+    )
+    keep_reports: int = Field(400, ge=1, description="reports of audits that stay in the home")
+
+
 class LocalSettings(_Room):
     restart: Literal["restart", "exit"] = Field("restart", description="what `up` does when a part dies")
     ready_timeout_s: int = Field(300, ge=1, description="how long `up` waits for a part to be ready")
@@ -219,6 +230,7 @@ class Settings(_Room):
     personalize: PersonalizeSettings = Field(default_factory=PersonalizeSettings)
     segments: SegmentSettings = Field(default_factory=SegmentSettings)
     serving: ServingSettings = Field(default_factory=ServingSettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
     local: LocalSettings = Field(default_factory=LocalSettings)
     spark: SparkSettings = Field(default_factory=SparkSettings)
     s3: S3Settings = Field(default_factory=S3Settings)
@@ -273,6 +285,11 @@ class Settings(_Room):
     @property
     def hot_path(self) -> Path:
         return self.home_path / "hot.lmdb"
+
+    @property
+    def served_path(self) -> Path:
+        """Where this home logs what it served: a local folder, always."""
+        return self.home_path / "served"
 
 
 _PREFIX = "TWOFOLD_"

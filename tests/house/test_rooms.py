@@ -39,6 +39,7 @@ CORE = (
     "contributing",
     "explain",
     "membership",
+    "audit",
     "contiguity",
     "settings",
 )

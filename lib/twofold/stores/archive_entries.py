@@ -11,6 +11,7 @@ import pyarrow.dataset as ds
 
 from twofold.events import ADMISSION_VERSION, Entry, FactBody, make_entry
 from twofold.stores.places import dataset_of, open_table, table_exists
+from twofold.timeline import Position
 
 #: Columns of an entry, in its order.
 ENTRY_COLUMNS = (
@@ -28,6 +29,8 @@ ENTRY_COLUMNS = (
 )
 _RAW = ("admission_version", "value")
 _COLUMNS = [*ENTRY_COLUMNS, *_RAW]
+#: What an entry is admitted from again.
+READMITTED_COLUMNS = ["topic_id", "partition", "offset", "broker_ms", "value"]
 
 
 def archive_entries(
@@ -56,6 +59,28 @@ def archive_events(
                 if persons is not None and entry.person not in persons:
                     continue
             yield entry, value or b""
+
+
+def readmitted_entries(
+    location: str, version: str, persons: Collection[str], table_version: int | None = None, whole: bool = False
+) -> Iterator[Entry]:
+    """Every ok entry of these persons, admitted anew by plain Python: of what is stored, position, broker time and bytes count.
+
+    The stored person chooses which rows are admitted, beside all rejected ones; ``whole`` admits every row, which takes long.
+    """
+    chosen = (
+        ds.field("person").isin(list(persons))
+        | (ds.field("verdict") != "ok")
+        | (ds.field("admission_version") != ADMISSION_VERSION)
+    )
+    table = dataset_of(open_table(location, version=table_version))
+    for batch in table.to_batches(columns=READMITTED_COLUMNS, filter=None if whole else chosen):
+        for topic_id, partition, offset, broker_ms, value in zip(
+            *(batch.column(name).to_pylist() for name in READMITTED_COLUMNS), strict=True
+        ):
+            entry = make_entry(version, Position(topic_id, partition, offset), broker_ms, value)
+            if entry.verdict == "ok" and entry.person in persons:
+                yield entry
 
 
 def entries_of(rows: Any, version: str) -> list[Entry]:

@@ -57,6 +57,12 @@ def archive_end(location: str, version: int | None = None) -> Offsets:
     return EMPTY_OFFSETS
 
 
+def deletions(location: str, since_ms: int) -> list[int]:
+    """Versions of the table's commits since ``since_ms`` (epoch ms, the writer's clock) that deleted entries, oldest first."""
+    found = open_table(location).history()
+    return sorted(int(c["version"]) for c in found if c.get("operation") == "DELETE" and int(c.get("timestamp", 0)) >= since_ms)
+
+
 def quarantine(location: str, reason: str | None = None) -> Iterator[dict[str, Any]]:
     """Rejected entries: ``topic_id, partition, offset, broker_ms, verdict, value``, in position order within a file."""
     if not table_exists(location):

@@ -1,0 +1,637 @@
+"""The served-record audit: what was wrong is a bug, what came too early is lag, and one is never taken for the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+from deltalake import CommitProperties, DeltaTable
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.layered_home import LayeredHome, drawn_log
+from tests.unit.manifests import TOPIC
+from twofold.audit import Recomputation, Served, difference, differences, judge, spread
+from twofold.catalogue import CATALOGUE, VERSION
+from twofold.cli import main
+from twofold.errors import ServedWrong, StoreError
+from twofold.events import Entry, make_entry
+from twofold.local.served_audit import Audited, ServedAudit, raise_for_bugs
+from twofold.reader import Reader
+from twofold.settings import Settings
+from twofold.stores.audit_reports import newest_audit_report
+from twofold.stores.person_hash import PersonHash
+from twofold.stores.served_log import ServedLog, read_progress, sampled, served_files
+from twofold.testing.mutants import MUTANTS
+from twofold.testing.oracle import values, winners
+from twofold.testing.script import PERSONS, START_MS
+from twofold.testing.world import SMALLER
+from twofold.timeline import DAY_MS, HOUR_MS, Position
+from twofold.views import ManifestRow
+
+EVERYONE = {"sample_share": 1}
+HOUR = [START_MS + n * HOUR_MS for n in range(24)]
+
+
+class Home(LayeredHome):
+    def serve(self, persons=PERSONS, at: int | None = None, **options) -> None:
+        with self.reader(**options) as reader:
+            list(reader.records(persons, at))
+
+    def audit(self, **options) -> Audited:
+        return ServedAudit(self.settings, self.now, **options).run()
+
+    def lines(self) -> list[dict]:
+        return [json.loads(line) for file in served_files(self.settings.served_path) for line in file.path.open("rb")]
+
+    def alter(self, number: int, change) -> None:
+        """Rewrite one line of the log's only file."""
+        (file,) = served_files(self.settings.served_path)
+        lines = file.path.read_bytes().splitlines(keepends=True)
+        line = json.loads(lines[number])
+        change(line)
+        lines[number] = json.dumps(line).encode() + b"\n"
+        file.path.write_bytes(b"".join(lines))
+
+
+def drawn(folder: Path, seed: int, **audit) -> Home:
+    return Home(folder, *drawn_log(seed), audit={**EVERYONE, **audit})
+
+
+def sent(number: int, at_ms: int, broker_ms: int, what: dict, user: str = "1") -> tuple[Entry, bytes]:
+    event = {"event_id": f"e{number}", "user_id": user, "occurred_at": at_ms, "source_kind": "web", **what}
+    value = json.dumps(event).encode()
+    return make_entry(VERSION, Position(TOPIC, 0, number), broker_ms, value), value
+
+
+def order(total: str, currency: str) -> dict:
+    return {"type": "track", "name": "Order Completed", "properties": {"order_id": "o", "total": total, "currency": currency}}
+
+
+def view(product: str, category: str) -> dict:
+    return {"type": "track", "name": "Product Viewed", "properties": {"product_id": product, "category": category}}
+
+
+def small(folder: Path, **audit) -> Home:
+    """An order below the cut; a view in the hot store; an order and a view only in the log; later a late order, and a page."""
+    pairs = [
+        sent(0, HOUR[1], HOUR[1], order("5.00", "EUR")),
+        sent(1, HOUR[2], HOUR[2], view("p1", "c1")),
+        sent(2, HOUR[3], HOUR[3], order("7.50", "EUR")),
+        sent(3, HOUR[4], HOUR[4], view("p2", "c1")),
+        sent(4, HOUR[4], HOUR[7], order("1.00", "USD")),
+        sent(5, HOUR[8], HOUR[8], {"type": "page", "properties": {"path": "/"}}),
+    ]
+    log = [entry for entry, _value in pairs]
+    home = Home(folder, log, {entry.position: value for entry, value in pairs}, audit={**EVERYONE, **audit})
+    home.archive(1)
+    home.night(1)
+    home.follow(2)
+    home.now = HOUR[5]
+    return home
+
+
+# --- nothing wrong ----------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("seed", range(6))
+def test_what_the_merge_serves_is_never_a_bug(tmp_path: Path, seed: int) -> None:
+    home, rng = drawn(tmp_path, seed, keep_days=10_000), Random(seed)
+    n = len(home.log)
+    stops = [n * percent // 100 for percent in (40, 55, 70, 85, 100)]
+    home.archive(n // 3)
+    for stop in stops:
+        home.follow(stop)
+        home.serve((*PERSONS, "user:nobody"))
+        for back_ms in (rng.randrange(3 * DAY_MS), 0, 40 * DAY_MS):
+            home.serve(PERSONS, home.now - back_ms)
+        if stop == stops[1]:
+            home.archive(stop)
+            home.night(stops[0])
+            with home.reader() as reader:
+                assert reader.snapshot.as_of_ms is not None
+                early_ms = reader.snapshot.as_of_ms - 6 * DAY_MS
+            home.serve(at=early_ms)
+        if stop == stops[3]:
+            for _ in range(3):
+                home.archive(stop)
+                home.night(stop)
+            home.trim()
+            # Behind a gap the snapshot alone answers, at its own O.
+            home.serve(seq=1)
+    lines = home.lines()
+    assert {"archive", "gap"} <= {line["state"] for line in lines}
+    home.archive(n)
+    report = home.audit().report
+    assert (report.summary.judged, report.summary.bugs, report.not_judged) == (len(lines), 0, {})
+    assert report.summary.lag.records + report.summary.late.records >= report.summary.judged - report.summary.equal > 10
+    assert report.summary.equal > 10
+    assert home.audit().report.summary.judged == 0
+    assert home.audit(again=True).report.summary == report.summary == home.audit(again=True, whole=True).report.summary
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        "> for >= at the cut",
+        "older_ids forgotten",
+        "per-fact dedupe",
+        "top-k truncated in plus",
+        "duplicate winner by arrival",
+        "last by arrival",
+        "event-time cut",
+    ],
+)
+def test_a_fault_of_the_merge_is_a_bug_and_no_lag(tmp_path: Path, mutant: str) -> None:
+    """Each fault shows in some of a few histories, and without it the same reads are right."""
+    found = 0
+    for seed in range(12):
+        home = drawn(tmp_path / str(seed), seed)
+        n = len(home.log)
+        home.archive(n)
+        home.follow(n // 2)
+        home.night(n // 3)
+        home.night(n * 2 // 5)
+        home.follow(n)
+        with MUTANTS[mutant]():
+            home.serve()
+            home.serve(seq=1)
+        summary = home.audit().report.summary
+        # The archive ends where O does: nothing can be lag.
+        assert summary.lag.records == summary.late.records == 0
+        found += summary.bugs
+        if found:
+            break
+        assert summary.equal == summary.judged == 6
+    assert found, f"no record under {mutant!r} was called a bug"
+
+
+# --- bug, lag and late, told apart ------------------------------------------------------------------------------------------------
+LAG = {
+    "orders_lifetime": 1,
+    "orders_30d": 1,
+    "revenue_lifetime": {"EUR": 750},
+    "average_order": {"EUR": 125},
+    "last_order_at": 2 * HOUR_MS,
+    "product_views_30d": 1,
+    "distinct_products_viewed_7d": 1,
+    "recent_products": None,
+    "active_hours_30d": None,
+}
+LATE = {
+    "orders_lifetime": 1,
+    "orders_30d": 1,
+    "revenue_lifetime": {"USD": 100},
+    "average_order": {"USD": 100},
+    "last_order_at": HOUR_MS,
+}
+
+
+def without_interest(features: dict) -> dict:
+    return {name: by for name, by in features.items() if name != "interest"}
+
+
+def test_lag_in_entries_seconds_and_feature_units(tmp_path: Path) -> None:
+    home = small(tmp_path)
+    home.serve(["user:1"])
+    home.archive(4)
+    audited = home.audit()
+    (judged,) = audited.worst
+    assert judged.verdict == "lag" and not judged.wrong and judged.late is None
+    assert (judged.lag.entries, judged.lag.ms) == (2, 2 * HOUR_MS)
+    assert without_interest(judged.lag.features) == LAG
+    # One more view an hour before t, at a half-life of seven days.
+    assert judged.lag.features["interest"] == {"c1": pytest.approx(2 ** (-1 / 168), abs=1e-6)}
+    summary = audited.report.summary
+    assert (summary.lag.records, summary.late.records, summary.equal, summary.bugs) == (1, 0, 0, 0)
+    assert summary.lag.seconds.max == summary.lag.seconds.p50 == 7_200 and summary.lag.entries.p99 == 2
+    assert summary.lag.features["revenue_lifetime"].largest == {"EUR": 750}
+    raise_for_bugs(home.settings, audited)
+
+
+def test_late_events_are_not_the_systems_lag(tmp_path: Path) -> None:
+    home = small(tmp_path)
+    home.serve(["user:1"])
+    home.follow(4)
+    home.now = HOUR[5]
+    home.serve(["user:1"])
+    home.archive(6)
+    audited = home.audit()
+    first, second = sorted(audited.worst, key=lambda judged: len(judged.served.high[TOPIC]), reverse=True)
+    both, late = (first, second) if first.lag is not None else (second, first)
+    assert (both.verdict, late.verdict) == ("lag", "late")
+    assert without_interest(both.lag.features) == LAG and both.lag.ms == 2 * HOUR_MS
+    for judged in (both, late):
+        assert (judged.late.entries, judged.late.ms, judged.late.features) == (1, 2 * HOUR_MS, LATE)
+    assert late.lag is None
+    assert audited.report.summary.lag.records == 1 and audited.report.summary.late.records == 2
+
+
+def test_a_bug_and_a_lag_at_once_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = small(tmp_path)
+    home.serve(["user:1", "user:1"])
+    home.alter(0, lambda line: line["values"].update(revenue_lifetime={"EUR": 1250}, first_name="Ann"))
+    home.archive(4)
+    audited = home.audit()
+    bug, lag = audited.worst
+    assert (bug.verdict, lag.verdict) == ("bug", "lag")
+    # What was served happens to be what lag hid: at its own (t, O) it is wrong all the same.
+    assert bug.wrong == {"revenue_lifetime": {"EUR": 750}, "first_name": None}
+    assert bug.lag == lag.lag and without_interest(lag.lag.features) == LAG
+    assert audited.report.summary.bug_features["revenue_lifetime"].records == 1
+    hashed = PersonHash(home.settings.home_path)("user:1")
+    with pytest.raises(ServedWrong, match=rf"1 of 2 served records .*{hashed} at t=.*: revenue_lifetime, first_name") as wrong:
+        raise_for_bugs(home.settings, audited)
+    assert wrong.value.exit_code == 3 and "user:1" not in str(wrong.value) and "\n" not in str(wrong.value)
+    assert (tmp_path / "logs" / "audit.log").read_text() == f"audit: {wrong.value}\n"
+    kept = newest_audit_report(home.settings)
+    assert kept == audited.report and b"user:1" not in audited.file.read_bytes() and b"Ann" not in audited.file.read_bytes()
+
+
+def test_a_field_in_conflict_is_held_to_nothing(tmp_path: Path) -> None:
+    home = small(tmp_path)
+    home.archive(2)
+    home.serve(["user:1"])
+    home.alter(0, lambda line: line.update(values={**line["values"], "tier": "gold"}, inexact={"tier": "conflict"}))
+    summary = home.audit().report.summary
+    assert (summary.bugs, summary.equal, summary.conflict_fields) == (0, 1, 1)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_what_is_computed_at_its_own_offsets_is_right_and_its_differences_add_up(seed: int) -> None:
+    rng = Random(seed)
+    log, _values = drawn_log(rng.randrange(8))
+    person = rng.choice(PERSONS)
+    mine = [entry for entry in log if entry.verdict == "ok" and entry.person == person]
+    ends: dict[str, int] = {"0": 0, "1": 0}
+    for entry in log[: rng.randrange(len(log))]:
+        ends[str(entry.partition)] = entry.offset + 1
+    recomputation = Recomputation(lambda entries: winners(entries, (TOPIC,)), values)
+    t, served_ms = (rng.choice(log).broker_ms + rng.randrange(-DAY_MS, DAY_MS) for _ in range(2))
+    row = {
+        "snapshot": "s",
+        "seq": 1,
+        "cut": {TOPIC: {"0": 0, "1": 0}},
+        "high": {TOPIC: ends},
+        "version": VERSION,
+        "installed": VERSION,
+    }
+    blank = Served(person=person, t=t, served_ms=served_ms, state="fresh", values={}, **row)
+    first = values(recomputation.winners(entry for entry in mine if blank.offsets.holds(entry.position)), t)
+    counted = recomputation.winners(mine)
+    judged = judge(msgspec.structs.replace(blank, values=first), mine, counted, recomputation)
+    assert judged.wrong == {} and judged.recomputed == first
+    hidden = [shift.features for shift in (judged.lag, judged.late) if shift is not None]
+    second = values(counted, t)
+    assert set().union(*hidden) >= differences(first, second).keys()
+    for name, by in differences(first, second).items():
+        if isinstance(by, int):
+            assert sum(features.get(name) or 0 for features in hidden) == by
+    if first == second:
+        assert not hidden or len(hidden) == 2
+    altered = {**first, "orders_lifetime": first["orders_lifetime"] + 1}
+    assert judge(msgspec.structs.replace(blank, values=altered), mine, counted, recomputation).wrong == {"orders_lifetime": 1}
+
+
+def test_differences_in_their_own_units() -> None:
+    assert difference(3, 5) == 2 and difference({"c": 0.1}, {"c": 0.3}) == {"c": 0.2}
+    assert difference({"EUR": 5}, {"EUR": 5, "USD": -1}) == {"USD": -1}
+    assert difference(None, 5) is None and difference(["a"], ["b"]) is None and difference("a", None) is None
+    assert differences({"a": 1, "b": None}, {"a": 1, "c": 2}) == {"b": None, "c": None}
+    assert spread([]) is None and (spread(range(1, 201)).p50, spread(range(1, 201)).p99) == (100, 198)
+
+
+# --- who is logged ----------------------------------------------------------------------------------------------------------------
+def test_the_sample_is_the_same_persons_everywhere_and_about_the_share() -> None:
+    keys = [f"user:{number}" for number in range(20_000)]
+    fifth = {key for key in keys if sampled(key, 0.2)}
+    assert 3_700 < len(fifth) < 4_300
+    assert fifth <= {key for key in keys if sampled(key, 0.21)}
+    assert all(sampled(key, 1) for key in keys) and not any(sampled(key, 0) for key in keys)
+
+
+def test_two_homes_log_the_same_persons_and_nobody_by_default(tmp_path: Path) -> None:
+    persons = [f"user:{number}" for number in range(300)]
+    logged = []
+    for name, share in (("a", 0.3), ("b", 0.3), ("none", 0)):
+        home = small(tmp_path / name, sample_share=share)
+        PersonHash(home.settings.home_path)
+        home.serve(persons)
+        with home.reader() as reader:
+            for person in persons:
+                reader.record(person)
+                reader.standing(person)
+            reader.explain(persons[0], "orders_lifetime")
+        logged.append([line["person"] for line in home.lines()])
+    first, second, nobody = logged
+    assert first == second and sorted(first) == sorted([person for person in persons if sampled(person, 0.3)] * 2)
+    assert nobody == [] and not (tmp_path / "none" / "served").exists() and Settings().audit.sample_share == 0
+
+
+def test_a_line_holds_what_the_audit_needs_and_is_the_owners_alone(tmp_path: Path) -> None:
+    home = small(tmp_path)
+    with home.reader() as reader:
+        record = reader.record("user:1")
+        row = reader.snapshot
+        assert not served_files(home.settings.served_path)
+        # With the next read after a second, whoever that is of.
+        home.now += 1_000
+        reader.record("user:2")
+        (file,) = served_files(home.settings.served_path)
+    (line, _other) = home.lines()
+    assert line.pop("values") == msgspec.to_builtins(record.values)
+    assert line == {
+        "kind": "served",
+        "person": "user:1",
+        "t": HOUR[5],
+        "served_ms": HOUR[5],
+        "snapshot": row.snapshot,
+        "seq": 1,
+        "cut": row.cut.to_json(),
+        "high": {TOPIC: {"0": 2, "1": 0}},
+        "version": VERSION,
+        "installed": VERSION,
+        "state": "stale",
+        "inexact": {},
+    }
+    assert file.path.stat().st_mode & 0o777 == 0o600 and file.path.parent.stat().st_mode & 0o777 == 0o700
+    assert file.path.name.startswith("2025-01-01-")
+
+
+# --- not judged -------------------------------------------------------------------------------------------------------------------
+def test_a_record_that_the_archive_has_not_reached_waits_and_is_judged_once(tmp_path: Path) -> None:
+    home = small(tmp_path)
+    home.serve(["user:1"])
+    with home.reader() as reader:
+        reader.record("user:nobody")
+    report = home.audit().report
+    assert (report.summary.judged, report.not_judged) == (0, {"waiting": 2})
+    home.archive(3)
+    report = home.audit().report
+    assert (report.summary.judged, report.summary.lag.records, report.not_judged) == (2, 1, {})
+    home.serve(["user:1"])
+    assert home.audit().report.summary.judged == 1 and home.audit().report.summary.judged == 0
+    assert home.audit(again=True).report.summary.judged == 3
+
+
+def test_no_archive_yet_and_nothing_logged(tmp_path: Path) -> None:
+    home = Home(tmp_path, *drawn_log(1), audit=EVERYONE)
+    assert home.audit().report.summary.judged == 0
+    home.follow(20)
+    home.serve()
+    report = home.audit().report
+    assert report.not_judged == {"waiting": 3} and report.archive_version is None
+
+
+def test_records_of_another_definition_are_counted_and_left(tmp_path: Path) -> None:
+    home = small(tmp_path)
+    home.archive(2)
+    with Reader(home.settings, clock=lambda: home.now, catalogue=SMALLER) as reader:
+        reader.record("user:1")
+    home.serve(["user:1"])
+    report = home.audit().report
+    assert (report.summary.judged, report.not_judged) == (1, {"definition": 1})
+
+
+def test_a_torn_last_line_is_counted_once_and_hides_nothing(tmp_path: Path) -> None:
+    home = small(tmp_path)
+    home.archive(2)
+    home.serve(["user:1", "user:2"])
+    (file,) = served_files(home.settings.served_path)
+    whole = file.path.read_bytes()
+    file.path.write_bytes(whole[:-40])
+    report = home.audit().report
+    assert (report.summary.judged, report.not_judged) == (1, {"unreadable": 1})
+    assert home.audit().report.not_judged == {}
+    # Whoever was writing goes on.
+    file.path.write_bytes(whole)
+    assert home.audit().report.summary.judged == 1
+    file.path.write_bytes(whole + b'{"kind":"served"}\n\xff\n' + whole)
+    report = home.audit().report
+    assert (report.summary.judged, report.not_judged) == (2, {"unreadable": 2})
+
+
+def test_what_was_deleted_from_the_archive_is_erasure_and_no_bug(tmp_path: Path) -> None:
+    pairs = [
+        sent(0, HOUR[1], HOUR[1], order("5.00", "EUR")),
+        sent(1, HOUR[1], HOUR[1], order("6.00", "EUR"), "2"),
+        sent(2, HOUR[2], HOUR[2], order("7.00", "EUR"), "2"),
+        sent(3, HOUR[2], HOUR[2], order("8.00", "EUR"), "3"),
+    ]
+    home = Home(tmp_path, [e for e, _ in pairs], {e.position: value for e, value in pairs}, audit=EVERYONE)
+    for count in (2, 4):
+        home.archive(count)
+    home.follow(4)
+    home.now = HOUR[5]
+    table = DeltaTable(home.settings.table("archive"))
+    home.serve(["user:1", "user:2", "user:3"])
+    home.alter(2, lambda line: line["values"].update(orders_lifetime=9))
+    end = json.dumps({"kind": "maintenance", "start": home.end(4).to_json(), "end": home.end(4).to_json()})
+    # One person whole, one in part; of the third nothing, and that record is wrong.
+    table.delete('"offset" IN (0, 1)', commit_properties=CommitProperties(custom_metadata={"userMetadata": end}))
+    audited = home.audit()
+    assert audited.report.not_judged == {"erasure": 2}
+    (judged,) = audited.worst
+    assert (judged.served.person, judged.wrong) == ("user:3", {"orders_lifetime": 8})
+    # Where the older files are gone, only a person who is gone whole is known to be erased.
+    for file in set(DeltaTable(home.settings.table("archive"), version=0).file_uris()) - set(
+        DeltaTable(home.settings.table("archive")).file_uris()
+    ):
+        Path(file.removeprefix("file://")).unlink()
+    audited = home.audit(again=True)
+    assert audited.report.not_judged == {"erasure": 1}
+    assert {judged.served.person for judged in audited.worst} == {"user:2", "user:3"}
+
+
+def test_the_recomputation_is_of_the_bytes_and_of_no_stored_column(tmp_path: Path) -> None:
+    home = small(tmp_path)
+    spoiled = [
+        msgspec.structs.replace(entry, verdict="schema", person=None, event_id=None, at_ms=None, facts=())
+        if entry.offset == 1
+        else msgspec.structs.replace(entry, facts=(), at_ms=0, event_id="same")
+        for entry in home.log[1:4]
+    ]
+    right, home.log[1:4] = home.log[1:4], spoiled
+    home.archive(4)
+    home.log[1:4] = right
+    home.serve(["user:1"])
+    (judged,) = home.audit().worst
+    assert judged.verdict == "lag" and without_interest(judged.lag.features) == LAG
+    # An entry filed under another person is found by those who ask for the whole archive.
+    home.log[4] = msgspec.structs.replace(home.log[4], person="user:2")
+    home.archive(6)
+    assert home.audit(again=True).worst[0].late is None
+    assert home.audit(again=True, whole=True).worst[0].late.features == LATE
+
+
+# --- the log's own faults ---------------------------------------------------------------------------------------------------------
+@contextmanager
+def full_at(size_bytes: int) -> Iterator[None]:
+    """No file of this process grows beyond a size: a write takes what fits, the next one fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_stops_no_read_and_leaves_whole_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    home = small(tmp_path)
+    home.archive(2)
+    with home.reader() as reader:
+        for _ in range(3):
+            reader.record("user:1")
+        home.now += 1_000
+        reader.record("user:1")
+        (file,) = served_files(home.settings.served_path)
+        size = file.path.stat().st_size
+        with full_at(size + 100):
+            for _ in range(5):
+                home.now += 1_000
+                assert reader.record("user:1").values["orders_lifetime"] == 1
+            assert file.path.stat().st_size == size
+            lost = reader.status().served_lost
+            assert lost == 5
+        assert [r.message for r in caplog.records if "not logged any more" in r.message] == [
+            f"twofold: served records are not logged any more: {file.path.parent} cannot be written: File too large; reads go on"
+        ]
+        reader.record("user:1")
+    report = home.audit().report
+    assert report.summary.judged == 5 and sum(report.not_logged.values()) == 5
+    assert list(report.not_logged) == [f"{file.path.parent} cannot be written: File too large"]
+
+
+def test_a_folder_that_cannot_be_made_stops_no_read(tmp_path: Path) -> None:
+    home = small(tmp_path)
+    home.settings.served_path.write_text("in the way")
+    with home.reader() as reader:
+        assert reader.record("user:1").values["orders_lifetime"] == 1
+        home.now += 1_000
+        reader.record("user:1")
+        assert reader.status().served_lost == 1
+
+
+def test_the_log_stops_at_its_size_and_says_so_and_goes_on_when_there_is_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = small(tmp_path, max_bytes=1 << 16)
+    home.archive(2)
+    with home.reader() as reader:
+        for _ in range(400):
+            home.now += 250
+            reader.record("user:1")
+        lost = reader.status().served_lost
+        assert lost is not None and lost > 200
+        assert sum(file.path.stat().st_size for file in served_files(home.settings.served_path)) < (1 << 16) + 300
+        assert sum("has reached audit.max_bytes" in record.message for record in caplog.records) == 1
+        # An audit hears of it while the process goes on, though not yet of how many.
+        report = home.audit().report
+        assert 0 < sum(report.not_logged.values()) < lost
+        (file,) = served_files(home.settings.served_path)
+        kept = sum(line["kind"] == "served" for line in home.lines())
+        assert report.summary.judged == kept
+        home.settings.served_path.joinpath("progress.json").unlink()
+        os.truncate(file.path, 0)
+        reader.record("user:1")
+    told = [line for line in home.lines() if line["kind"] == "lost"]
+    assert len(told) == 1 and told[0]["lost"] + sum(report.not_logged.values()) >= lost
+
+
+def test_old_files_go_once_every_line_was_judged(tmp_path: Path) -> None:
+    home = small(tmp_path, keep_days=2)
+    home.serve(["user:1"])
+    home.now = HOUR[0] + 12 * HOUR_MS + 2 * DAY_MS
+    report = home.audit().report
+    assert (report.files_removed, report.not_judged) == (0, {"waiting": 1})
+    home.archive(2)
+    home.now -= 1
+    assert home.audit().report.files_removed == 0
+    home.now += 1
+    home.serve(["user:1"])
+    assert home.audit(again=True).report.files_removed == 0
+    assert home.audit().report.files_removed == 1
+    (file,) = served_files(home.settings.served_path)
+    assert list(read_progress(home.settings.served_path)) == [file.path.name]
+
+
+def test_each_day_has_its_own_file(tmp_path: Path) -> None:
+    home = small(tmp_path)
+    with home.reader() as reader:
+        for _ in range(3):
+            reader.record("user:1")
+            home.now += DAY_MS
+    assert [file.path.name[:10] for file in served_files(home.settings.served_path)] == ["2025-01-01", "2025-01-02", "2025-01-03"]
+
+
+def test_a_damaged_progress_is_named(tmp_path: Path) -> None:
+    home = small(tmp_path)
+    home.archive(2)
+    home.serve(["user:1"])
+    (home.settings.served_path / "progress.json").write_text("{")
+    with pytest.raises(StoreError, match=r"progress\.json is damaged: .*judged again"):
+        home.audit()
+
+
+# --- the command ------------------------------------------------------------------------------------------------------------------
+def ran(capsys: pytest.CaptureFixture[str], home: Home, *words: str) -> tuple[int, str, str]:
+    code = main(["audit", "--home", home.settings.home, *words])
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+def test_the_command_and_its_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = small(tmp_path)
+    code, out, err = ran(capsys, home)
+    assert (code, err) == (0, "") and "0 served records judged" in out and "audit.sample_share is 0" in out
+    home.serve(["user:1"])
+    home.archive(6)
+    code, out, err = ran(capsys, home, "--again", "--json")
+    found = json.loads(out)
+    assert (code, err, found["summary"]["lag"]["records"], found["summary"]["bugs"]) == (0, "", 1, 0)
+    assert found["worst"][0]["lag"]["revenue_lifetime"] == {"EUR": 750} and "user:1" not in out
+    home.alter(0, lambda line: line["values"].update(revenue_lifetime={"EUR": 499}, first_name="Ann"))
+    code, out, err = ran(capsys, home, "--since", str(HOUR[5] + 1))
+    assert code == 0 and "0 served records judged" in out
+    code, out, err = ran(capsys, home, "--since", str(HOUR[5]))
+    assert code == 3 and err.count("\n") == 1 and "1 of 1 served records are not what the raw log gives" in err
+    text = " ".join(out.split())
+    assert "1 wrong, 1 lag, 1 late" in text and "revenue_lifetime 1 EUR -1" in text and "7200 / 7200 / 7200" in text
+    assert "user:1" not in out + err and "Ann" not in out + err
+    code, out, err = ran(capsys, home, "--again", "--values")
+    assert code == 3 and "user:1" in out and "Ann" in out and "user:1" not in err and "Ann" not in err
+    code, out, err = ran(capsys, home, "--again", "--values", "--json")
+    (record,) = json.loads(out)["records"]
+    assert record["wrong"]["revenue_lifetime"] == {"served": {"EUR": 499}, "recomputed": {"EUR": 500}}
+    assert ran(capsys, home, "--since", "yesterday")[0] == 2
+    assert ran(capsys, Home(tmp_path / "b", *drawn_log(0)), "--home", str(tmp_path / "nowhere"))[0] == 2
+    assert ran(capsys, home)[0] == 3
+
+
+def test_the_log_is_closed_by_its_reader(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"home": str(tmp_path), "audit": EVERYONE})
+    log = ServedLog(settings)
+    row = ManifestRow(1, "s1", Home(tmp_path / "x", *drawn_log(0)).end(3), VERSION)
+    served = Served(
+        person="user:1",
+        t=1,
+        served_ms=START_MS,
+        snapshot="s1",
+        seq=1,
+        cut=row.cut.to_json(),
+        high={},
+        version=VERSION,
+        installed=CATALOGUE.version,
+        state="batch_only",
+        values={},
+    )
+    log.add(served)
+    log.close()
+    log.close()
+    (file,) = served_files(settings.served_path)
+    assert msgspec.json.decode(file.path.read_bytes(), type=Served) == served and served.offsets == row.cut
