@@ -15,7 +15,11 @@ from airflow.timetables.base import TimeRestriction
 from airflow.utils.state import DagRunState
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "schedule" / "airflow"
-COMMANDS = {"twofold_night": "twofold batch --incremental", "twofold_week": "twofold batch --compare"}
+COMMANDS = {
+    "twofold_night": "twofold batch --incremental",
+    "twofold_week": "twofold batch --compare",
+    "twofold_audit": "twofold audit",
+}
 
 
 @pytest.fixture(scope="module")

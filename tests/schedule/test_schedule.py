@@ -19,7 +19,7 @@ from twofold.settings import load_settings
 ROOT = Path(__file__).resolve().parents[2]
 SCHEDULE = ROOT / "conf" / "schedule"
 UNITS = SCHEDULE / "systemd"
-KINDS = ("night", "week")
+KINDS = ("night", "week", "audit")
 #: Systemd before 254 names these two and goes on without them, as the unit says.
 YOUNG_KEYS = ("RestartSteps", "RestartMaxDelaySec")
 
@@ -115,7 +115,8 @@ def test_an_exit_code_reaches_systemd_and_its_alert(kind: str, code: int, again:
     )
     assert said.stderr == told.read_text(encoding="utf-8")
     assert said.stderr.startswith(f"twofold: twofold-{kind} ")
-    assert f"(exit {code}, log {tmp_path}/logs/batch.log)" in said.stderr
+    log = "audit" if kind == "audit" else "batch"
+    assert f"(exit {code}, log {tmp_path}/logs/{log}.log)" in said.stderr
     assert said.stderr.count("\n") == 1
 
 
@@ -132,6 +133,18 @@ def test_the_alert_of_a_refused_publish_names_the_reason(tmp_path: Path) -> None
     }
     assert said["3"].endswith(": the cut goes backwards\n")
     assert "the cut" not in said["1"], "a failure leaves no line of its own: the newest may be another run's"
+
+
+def test_the_alert_of_an_audit_names_the_records_and_not_a_rebuild(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "batch.log").write_text("batch: the cut goes backwards\n", encoding="utf-8")
+    (tmp_path / "logs" / "audit.log").write_text("audit: an old one\naudit: 1 of 9 served records\n", encoding="utf-8")
+    environment = {"PATH": os.environ["PATH"], "TWOFOLD_HOME": str(tmp_path)}
+    for what in ("twofold-audit", "twofold_audit"):
+        words = [str(SCHEDULE / "alert.sh"), what, "3"]
+        said = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stderr
+        assert said.startswith(f"twofold: {what} found records that were served wrong (exit 3, log ")
+        assert said.endswith(": 1 of 9 served records\n")
 
 
 def test_an_alert_command_that_fails_is_no_success(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Airflow: the night and the week of Twofold, the same commands as conf/schedule/systemd.
+"""Airflow: the night, the week and the audit of Twofold, the same commands as conf/schedule/systemd.
 
-Exit 1 is a failure: tried again after 5, 15 and 45 minutes, then the alert. Exit 3 (a refused publish) and 2 (a wrong call) are
-final at once: the same again gives the same, a person must look.
-Catch-up: after missed nights each DAG runs once (``catchup=False``), because a rebuild folds everything up to its cut.
+Exit 1 is a failure: tried again after 5, 15 and 45 minutes, then the alert. Exit 3 (a refused publish, a served record that was
+wrong) and 2 (a wrong call) are final at once: the same again does not mend it, a person must look.
+Catch-up: after missed runs each DAG runs once (``catchup=False``), because a rebuild folds everything up to its cut, and an audit
+judges everything that was not judged yet.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 ALERT = Path(__file__).resolve().parents[1] / "alert.sh"
-#: Wrong call, refused publish.
+#: Wrong call; refused publish, or a served record that was wrong.
 FINAL = (2, 3)
 #: DAG -> when (UTC), the command, what it is.
 SCHEDULE = {
     "twofold_night": ("30 2 * * 1-6", "twofold batch --incremental", "The night's slice on the snapshot before it"),
     "twofold_week": ("30 2 * * 0", "twofold batch --compare", "A full rebuild, compared with the incremental nights"),
+    "twofold_audit": ("30 4 * * *", "twofold audit", "What was served, recomputed from raw bytes"),
 }
 
 
-class Rebuild(BashOperator):
+class Command(BashOperator):
     """A command of Twofold whose exit codes 2 and 3 are final."""
 
     def __init__(self, **options: Any) -> None:
@@ -57,9 +59,9 @@ for name, (when, command, what) in SCHEDULE.items():
         max_active_runs=1,
         tags=["twofold"],
     ):
-        Rebuild(
-            task_id="batch",
-            # One rebuild at a time: after a long stop both DAGs are due at once, and the second waits.
+        Command(
+            task_id=command.split()[1],
+            # One at a time: after a long stop all DAGs are due at once, and wait for each other.
             bash_command=f'flock "${{TWOFOLD_HOME:-/var/lib/twofold}}/schedule.lock" {command}',
             retries=3,
             retry_delay=timedelta(minutes=5),
