@@ -38,6 +38,7 @@ BENCHES = {
     "explain": lambda: _run(PYTHON, "-m", "tests.bench.explain"),
     "heavy": lambda: _run(PYTHON, "-m", "tests.bench.heavy"),
     "pins": lambda: _run(PYTHON, "-m", "tests.bench.pins"),
+    "audit": lambda: _run(PYTHON, "-m", "tests.bench.audit"),
     "backlog": lambda: _run(PYTHON, "-m", "tests.bench.backlog"),
     "speed-restart": lambda: _run(PYTHON, "-m", "tests.bench.speed_restart"),
     "batch": lambda: _run(PYTHON, "-m", "tests.bench.bench_batch", "--events", "5000000"),
