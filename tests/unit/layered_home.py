@@ -25,6 +25,8 @@ from twofold.views import empty_manifest
 
 KEYS = (PartitionKey(TOPIC, 0), PartitionKey(TOPIC, 1))
 START = Offsets(dict.fromkeys(KEYS, 0))
+#: Largest size of a hot store; it is sparse.
+_MAP_BYTES = 1 << 28
 
 
 class LayeredHome:
@@ -50,7 +52,7 @@ class LayeredHome:
 
     def follow(self, count: int) -> None:
         self.now = max(self.now, self.log[count - 1].broker_ms)
-        with LmdbHot(self.settings.hot_path, 1 << 24, START) as hot:
+        with LmdbHot(self.settings.hot_path, _MAP_BYTES, START) as hot:
             for key, end in self.end(count).items():
                 hot.raise_high(hot.partition(key), end, VERSION, self.now)
             hot.beat(self.now, self.end(count))
@@ -76,7 +78,7 @@ class LayeredHome:
     def trim(self) -> None:
         cut = survey_manifest(self.settings)[0]
         assert cut is not None
-        with LmdbHot(self.settings.hot_path, 1 << 24, START) as hot:
+        with LmdbHot(self.settings.hot_path, _MAP_BYTES, START) as hot:
             hot.trim(cut)
 
     def reader(self, **options) -> Reader:

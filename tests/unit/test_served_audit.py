@@ -248,9 +248,16 @@ def test_a_bug_and_a_lag_at_once_are_told_apart(tmp_path: Path, capsys: pytest.C
     with pytest.raises(ServedWrong, match=rf"1 of 2 served records .*{hashed} at t=.*: revenue_lifetime, first_name") as wrong:
         raise_for_bugs(home.settings, audited)
     assert wrong.value.exit_code == 3 and "user:1" not in str(wrong.value) and "\n" not in str(wrong.value)
-    assert (tmp_path / "logs" / "audit.log").read_text() == f"audit: {wrong.value}\n"
+    line, report = str(wrong.value).split("; report: ")
+    assert (tmp_path / "logs" / "audit.log").read_text() == f"audit: {line}\n" and report == str(audited.file)
     kept = newest_audit_report(home.settings)
     assert kept == audited.report and b"user:1" not in audited.file.read_bytes() and b"Ann" not in audited.file.read_bytes()
+    # A look finds the same and writes nothing.
+    look = home.audit(again=True)
+    with pytest.raises(ServedWrong, match="1 of 2"):
+        raise_for_bugs(home.settings, look)
+    assert look.file is None and (tmp_path / "logs" / "audit.log").read_text().count("\n") == 1
+    assert [file.name for file in audited.file.parent.iterdir()] == [audited.file.name]
 
 
 def test_a_field_in_conflict_is_held_to_nothing(tmp_path: Path) -> None:
@@ -296,6 +303,19 @@ def test_what_is_computed_at_its_own_offsets_is_right_and_its_differences_add_up
         assert not hidden or len(hidden) == 2
     altered = {**first, "orders_lifetime": first["orders_lifetime"] + 1}
     assert judge(msgspec.structs.replace(blank, values=altered), mine, counted, recomputation).wrong == {"orders_lifetime": 1}
+
+
+def test_a_copy_that_takes_the_place_of_a_counted_one_counts_though_it_lies_at_t() -> None:
+    first, _ = sent(5, HOUR[1], HOUR[3], order("5.00", "EUR"))
+    earlier, _ = sent(5, HOUR[2], HOUR[2], order("5.00", "EUR"))
+    earlier = msgspec.structs.replace(earlier, partition=1)
+    recomputation = Recomputation(lambda entries: winners(entries, (TOPIC,)), values)
+    made = {"snapshot": "s", "seq": 1, "cut": {}, "high": {TOPIC: {"0": 6}}, "version": VERSION, "installed": VERSION}
+    # What came in the very millisecond of the read was there.
+    served = Served(person="user:1", t=HOUR[2], served_ms=HOUR[2], state="fresh", values=values([first], HOUR[2]), **made)
+    judged = judge(served, [first, earlier], recomputation.winners([first, earlier]), recomputation)
+    assert judged.verdict == "lag" and judged.lag.features["orders_lifetime"] == -1
+    assert (judged.lag.entries, judged.lag.ms) == (1, 0)
 
 
 def test_differences_in_their_own_units() -> None:

@@ -46,7 +46,7 @@ def audit(
 
         plain = dict(msgspec.to_builtins(report))
         more = {"records": [_values(judged) for judged in audited.worst]} if values else {}
-        show.json_line({**plain, "report": str(audited.file), **more})
+        show.json_line({**plain, "report": audited.file and str(audited.file), **more})
     else:
         _show(report, settings.audit.sample_share)
         if values:
@@ -111,7 +111,7 @@ def _difference(feature: str, by: Any) -> str:
         return "changed"
     if isinstance(by, dict):
         return " ".join(f"{key} {value:+}" for key, value in by.items())
-    return f"{by / 1000:+g} s" if feature.endswith("_at") else f"{by:+}"
+    return f"{by / 1000:+.0f} s" if feature.endswith("_at") else f"{by:+}"
 
 
 def _show_values(worst: list[Any]) -> None:

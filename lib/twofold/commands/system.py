@@ -11,6 +11,7 @@ from typer.exceptions import Exit
 
 from twofold import show
 from twofold.commands.options import Config, Debug, Home, Json, settings_of
+from twofold.timeline import show_time
 
 
 def _part_event(as_json: bool) -> Any:
@@ -116,6 +117,15 @@ def status(home: Home = None, config: Config = None, as_json: Json = False, debu
     facts += [[key, found[key]] for key in ("snapshot", "lag_entries", "lag_s")]
     newest = found["newest_rejection"]
     facts.append(["newest_rejection", "-" if newest is None else f"{newest['reason']} at {newest['partition']}:{newest['offset']}"])
+    served, audit = found["served_log"], found["audit"]
+    if served is not None:
+        facts.append(
+            ["served_log", f"{served['bytes'] / 1e6:.1f} of {served['max_bytes'] / 1e6:.0f} MB in {served['files']} files"]
+        )
+    if audit is not None:
+        lost = sum(audit["not_logged"].values())
+        told = f"{show_time(audit['made_ms'])}: {audit['judged']} judged, {audit['bugs']} wrong, {audit['lag']} lag"
+        facts.append(["audit", told + (f", {lost} not logged" if lost else "")])
     show.show_rows("\nlog", ["what", "value"], facts)
 
 

@@ -47,10 +47,10 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class Audited:
-    """What an audit found: the report as it was kept, and the worst records with all that they hold."""
+    """What an audit found: its report, where that was kept (``None``: a look), and the worst records with all that they hold."""
 
     report: AuditReport
-    file: Path
+    file: Path | None
     worst: list[Judged]
 
 
@@ -58,7 +58,7 @@ class ServedAudit:
     """One audit of a home's served log.
 
     Without ``since_ms`` and ``again`` it judges what no audit has judged, remembers that, and removes old files. ``since_ms``
-    (epoch ms) judges whatever was served since, ``again`` whatever is still there; both are looks that change nothing.
+    (epoch ms) judges whatever was served since, ``again`` whatever is still there; both are looks that write nothing.
     ``whole`` trusts no column of `archive`, and takes longer.
     """
 
@@ -84,7 +84,7 @@ class ServedAudit:
         self._reached = end.join(log_start).join(row.cut if row is not None else EMPTY_OFFSETS)
         self._known = {} if self._look else read_progress(settings.served_path)
         # Sizes of now: what is logged meanwhile is the next audit's.
-        self._files = [(file, file.path.stat().st_size) for file in served_files(settings.served_path)]
+        self._files = served_files(settings.served_path)
         self._recomputation = Recomputation(lambda entries: winners(entries, self._topics), values)
 
     def run(self) -> Audited:
@@ -95,8 +95,8 @@ class ServedAudit:
         self._entries = self._admitted()
         tally, not_judged, not_logged = Tally(), Counter[str](), Counter[str]()
         progress: dict[str, Progress] = {}
-        for file, upto in self._files:
-            progress[file.path.name] = self._judge_file(file, upto, tally, not_judged, not_logged)
+        for file in self._files:
+            progress[file.path.name] = self._judge_file(file, tally, not_judged, not_logged)
         gone = 0
         if not self._look:
             gone = remove_judged(self._settings.served_path, progress, self._settings.audit.keep_days, self._now_ms)
@@ -115,11 +115,11 @@ class ServedAudit:
             files_removed=gone,
             worst=tuple(_named(judged, hashed) for judged in worst),
         )
-        return Audited(report, write_audit_report(self._settings, report), worst)
+        return Audited(report, None if self._look else write_audit_report(self._settings, report), worst)
 
     # --- the log ----------------------------------------------------------------------------------------------------------------
-    def _lines(self, file: ServedFile, upto: int) -> Iterator[Line]:
-        for line in read_lines(file, self._known.get(file.path.name, Progress()), upto):
+    def _lines(self, file: ServedFile) -> Iterator[Line]:
+        for line in read_lines(file, self._known.get(file.path.name, Progress())):
             if not (self._since_ms is not None and isinstance(line.found, Served) and line.found.served_ms < self._since_ms):
                 yield line
 
@@ -131,19 +131,17 @@ class ServedAudit:
 
     def _wanted(self) -> set[str]:
         persons = set()
-        for file, upto in self._files:
-            for line in self._lines(file, upto):
+        for file in self._files:
+            for line in self._lines(file):
                 if isinstance(line.found, Served) and self._why_not(line.found) is None:
                     persons.add(line.found.person)
                     self._judged_lines += 1
         return persons
 
-    def _judge_file(
-        self, file: ServedFile, upto: int, tally: Tally, not_judged: Counter[str], not_logged: Counter[str]
-    ) -> Progress:
+    def _judge_file(self, file: ServedFile, tally: Tally, not_judged: Counter[str], not_logged: Counter[str]) -> Progress:
         known = self._known.get(file.path.name, Progress())
         read, waiting, torn = known.read, [], False
-        for line in self._lines(file, upto):
+        for line in self._lines(file):
             if not line.whole:
                 torn = True
                 if not known.torn:
@@ -242,14 +240,16 @@ def raise_for_bugs(settings: Settings, audited: Audited) -> None:
     told = "; ".join(f"{named.person} at t={show_time(named.t)}: {', '.join(named.wrong)}" for named in wrong)
     line = (
         f"{report.summary.bugs} of {report.summary.judged} served records are not what the raw log gives at their own (t, O): "
-        f"{told}; report: {audited.file}; `twofold audit --again --values` shows what was served, "
+        f"{told}; `twofold audit --again --values` shows what was served, "
         "`twofold record PERSON --explain FIELD` on what it rests"
     )
+    if audited.file is None:
+        raise ServedWrong(line)
     log = settings.home_path / "logs" / "audit.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as lines:
         lines.write(f"audit: {line}\n")
-    raise ServedWrong(line)
+    raise ServedWrong(f"{line}; report: {audited.file}")
 
 
 __all__ = ["Audited", "ServedAudit", "raise_for_bugs"]

@@ -13,12 +13,16 @@ from twofold.reader import Reader
 from twofold.settings import Settings
 from twofold.stores.archive_entries import newest_rejection
 from twofold.stores.archive_log import archive_end
+from twofold.stores.audit_reports import newest_audit_report
 from twofold.stores.personalization import read_told
+from twofold.stores.served_log import served_files
 from twofold.timeline import EMPTY_OFFSETS, Offsets
 
 
 def survey(settings: Settings) -> dict[str, Any]:
-    """``{"parts", "log_end", "high", "archive_end", "cut", "snapshot", "seq", "lag_entries", "lag_s", "newest_rejection"}``."""
+    """``{"parts", "log_end", "high", "archive_end", "cut", "snapshot", "seq", "lag_entries", "lag_s", "newest_rejection",
+    "served_log", "audit"}``; the last two are ``None`` where nothing is logged, and before the first audit.
+    """
     parts = status_parts(settings)
     try:
         _start, log_end = log_offsets(settings)
@@ -39,7 +43,26 @@ def survey(settings: Settings) -> dict[str, Any]:
         "lag_entries": stores.lag_entries,
         "lag_s": None if stores.lag_ms is None else stores.lag_ms / 1000,
         "newest_rejection": newest_rejection(archive),
+        "served_log": _served_log(settings),
+        "audit": _audit(settings),
     }
+
+
+def _served_log(settings: Settings) -> dict[str, Any] | None:
+    files = served_files(settings.served_path)
+    if not files and not settings.audit.sample_share:
+        return None
+    size_bytes = sum(file.size_bytes for file in files)
+    return {"files": len(files), "bytes": size_bytes, "max_bytes": settings.audit.max_bytes}
+
+
+def _audit(settings: Settings) -> dict[str, Any] | None:
+    report = newest_audit_report(settings)
+    if report is None:
+        return None
+    found = report.summary
+    told = {"judged": found.judged, "bugs": found.bugs, "lag": found.lag.records, "late": found.late.records}
+    return {"made_ms": report.made_ms, **told, "not_judged": report.not_judged, "not_logged": report.not_logged}
 
 
 def wait_for_log_end(settings: Settings, timeout_s: float, report: Callable[[int], None] = lambda _left: None) -> dict[str, Any]:

@@ -96,8 +96,7 @@ class ServedLog:
         self._buffer.clear()
         self._lines = 0
         try:
-            size_bytes = served_size(self._folder)[1]
-            if size_bytes + len(data) > self._max_bytes:
+            if sum(file.size_bytes for file in served_files(self._folder)) + len(data) > self._max_bytes:
                 self._lose(lines, f"{self._folder} has reached audit.max_bytes", since_ms)
                 return
             self._tell_lost()
@@ -154,10 +153,11 @@ class ServedLog:
 
 # --- reading ----------------------------------------------------------------------------------------------------------------------
 class ServedFile(NamedTuple):
-    """A file of the log; ``day_ms``: the UTC day of its lines."""
+    """A file of the log: the UTC day of its lines (epoch ms), and its size when it was looked at."""
 
     path: Path
     day_ms: int
+    size_bytes: int
 
 
 class Progress(msgspec.Struct):
@@ -185,25 +185,15 @@ def served_files(folder: Path) -> list[ServedFile]:
     found = []
     for path in sorted(folder.glob("*.jsonl")) if folder.is_dir() else ():
         day_ms = parse_instant(f"{path.name[:10]}T00:00:00Z")
-        if day_ms is not None:
-            found.append(ServedFile(path, day_ms))
+        # An audit may remove it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            if day_ms is not None:
+                found.append(ServedFile(path, day_ms, path.stat().st_size))
     return found
 
 
-def served_size(folder: Path) -> tuple[int, int]:
-    """Number of the log's files and their size in bytes."""
-    files = size_bytes = 0
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as found:
-        for entry in found:
-            # An audit may remove it meanwhile.
-            with contextlib.suppress(FileNotFoundError):
-                if entry.name.endswith(".jsonl"):
-                    files, size_bytes = files + 1, size_bytes + entry.stat().st_size
-    return files, size_bytes
-
-
-def read_lines(file: ServedFile, progress: Progress, upto: int) -> Iterator[Line]:
-    """Lines that wait, and those from ``progress.read`` on that begin below ``upto`` (bytes). Raises :class:`StoreError`."""
+def read_lines(file: ServedFile, progress: Progress) -> Iterator[Line]:
+    """Lines that wait, and those from ``progress.read`` on as far as the file went. Raises :class:`StoreError`."""
     try:
         with file.path.open("rb") as lines:
             for start in progress.waiting:
@@ -211,7 +201,7 @@ def read_lines(file: ServedFile, progress: Progress, upto: int) -> Iterator[Line
                 yield _line(start, lines.readline())
             lines.seek(progress.read)
             start = progress.read
-            while start < upto and (data := lines.readline(upto - start)):
+            while start < file.size_bytes and (data := lines.readline(file.size_bytes - start)):
                 yield _line(start, data)
                 start += len(data)
     except OSError as error:
@@ -255,7 +245,7 @@ def remove_judged(folder: Path, progress: dict[str, Progress], keep_days: int, n
     for file in served_files(folder):
         known = progress.get(file.path.name)
         old = file.day_ms + (keep_days + 1) * DAY_MS <= now_ms
-        if known is not None and old and not known.waiting and (known.torn or known.read >= file.path.stat().st_size):
+        if known is not None and old and not known.waiting and (known.torn or known.read >= file.size_bytes):
             file.path.unlink(missing_ok=True)
             del progress[file.path.name]
             gone += 1
@@ -273,6 +263,5 @@ __all__ = [
     "remove_judged",
     "sampled",
     "served_files",
-    "served_size",
     "write_progress",
 ]
