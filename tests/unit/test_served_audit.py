@@ -633,6 +633,26 @@ def test_the_command_and_its_exit_codes(tmp_path: Path, capsys: pytest.CaptureFi
     assert ran(capsys, home)[0] == 3
 
 
+def test_status_tells_the_log_and_the_last_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = small(tmp_path)
+    home.archive(2)
+    place = ["--home", home.settings.home]
+    assert main(["status", "--json", *place]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["served_log"] is None and told["audit"] is None
+    home.serve(["user:1"])
+    home.alter(0, lambda line: line["values"].update(tier="gold"))
+    home.audit()
+    home.audit(again=True)
+    assert main(["status", "--json", *place]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["served_log"]["files"] == 1 and told["served_log"]["bytes"] > 500
+    assert (told["audit"]["made_ms"], told["audit"]["judged"], told["audit"]["bugs"]) == (HOUR[5], 1, 1)
+    assert main(["status", *place]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "in 1 files" in shown and "audit 2025-01-01T17:00:00.000Z: 1 judged, 1 wrong, 0 lag" in shown
+
+
 def test_the_log_is_closed_by_its_reader(tmp_path: Path) -> None:
     settings = Settings.model_validate({"home": str(tmp_path), "audit": EVERYONE})
     log = ServedLog(settings)
