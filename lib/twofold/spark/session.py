@@ -27,8 +27,10 @@ MEANING = {
 #: Admission compiles into methods above HotSpot's limit of 8,000 bytecodes, which it would interpret for ever. And what the queries
 #: compile into fills the default of 240 MiB: then compiled code that has not run for a batch is thrown away, to be compiled again.
 COMPILED = "-XX:-DontCompileHugeMethods -XX:ReservedCodeCacheSize=768m"
-#: Classes that `make setup` archived (`class_archive`), and no word where there are none.
-ARCHIVED_CLASSES = "-XX:SharedArchiveFile=build/spark.jsa -Xlog:cds=off -Xlog:cds+dynamic=off"
+#: No word of classes that cannot be archived, or where nothing was archived.
+ARCHIVING_QUIETLY = "-Xlog:cds=off -Xlog:cds+dynamic=off"
+#: Classes that `make setup` archived: see `class_archive`.
+ARCHIVED_CLASSES = f"-XX:SharedArchiveFile=build/spark.jsa {ARCHIVING_QUIETLY}"
 #: For a JVM of minutes: the optimizing compiler would take more than it gives back.
 SHORT_LIVED = "-XX:TieredStopAtLevel=1"
 
