@@ -38,7 +38,8 @@ build/jars/.done: pom.xml | tools
 # Without it everything runs as well, and each JVM takes some seconds more to start.
 build/spark.jsa: $(VENV)/.done build/jars/.done
 	@echo "setup: archive of Spark's classes, for JVMs to start from"
-	@$(BIN)/python -m twofold.spark.class_archive $@ 2>build/class-archive.log || echo "setup: there is none: build/class-archive.log"
+	@JDK_JAVA_OPTIONS="$$($(BIN)/python -c 'from twofold.local.project import SHORT_LIVED; print(SHORT_LIVED)')" \
+	  $(BIN)/python -m twofold.spark.class_archive $@ 2>build/class-archive.log || echo "setup: there is none: build/class-archive.log"
 
 demo: setup  ## the main job: feed, nightly batch in the middle, records before and after a live event, comparison
 	@$(BIN)/twofold demo --home $(HOME_DIR) --data $(DATA) $(if $(FROM),--from $(FROM))

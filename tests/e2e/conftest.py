@@ -22,9 +22,9 @@ from twofold.kafka.produce import SendReport, send
 from twofold.kafka.topics import events_topic, log_offsets
 from twofold.local.broker import Broker
 from twofold.local.parts import status_parts
+from twofold.local.project import SHORT_LIVED
 from twofold.local.survey import wait_for_log_end
 from twofold.settings import Settings, load_settings
-from twofold.spark.session import SHORT_LIVED
 from twofold.timeline import Offsets, Position
 
 ROOT = Path(__file__).resolve().parents[2]

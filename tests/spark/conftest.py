@@ -6,8 +6,9 @@ import pytest
 
 import tests.s3  # noqa: F401  (the keys of the object store must be in the environment before the JVM starts)
 from tests.spark.personalize_home import Home
+from twofold.local.project import SHORT_LIVED
 from twofold.settings import Settings
-from twofold.spark.session import PLACE, SHORT_LIVED, open_session
+from twofold.spark.session import PLACE, open_session
 
 
 @pytest.fixture(scope="session")

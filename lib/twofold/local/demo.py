@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from twofold.kafka.produce import make_producer, read_lines, send
 from twofold.local.convert import CONVERTERS, write_jsonl
 from twofold.local.night import run_batch
 from twofold.local.parts import Supervisor
+from twofold.local.project import SHORT_LIVED
 from twofold.local.survey import wait_for_log_end
 from twofold.reader import Reader
 from twofold.record import Record
@@ -213,4 +215,6 @@ def _live_event(person: str, number: int) -> bytes:
 
 def run_demo(settings: Settings, data: str, source: Path | None, as_json: bool) -> int:
     """Run the demo; returns how many records differed from the recomputation."""
+    # Its JVMs live for minutes.
+    os.environ.setdefault("JDK_JAVA_OPTIONS", SHORT_LIVED)
     return Demo(settings, data, source, as_json).run()

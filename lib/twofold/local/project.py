@@ -10,6 +10,8 @@ from pathlib import Path
 from twofold.errors import PartError
 
 ROOT = Path(__file__).resolve().parents[3]
+#: For JVMs of minutes, in ``JDK_JAVA_OPTIONS``: the optimizing compiler would take more than it gives back.
+SHORT_LIVED = "-XX:TieredStopAtLevel=1"
 
 
 def _spark(program: str) -> str:

@@ -17,7 +17,7 @@ from pyspark.sql import functions as F
 from twofold.catalogue import CATALOGUE
 from twofold.settings import Settings
 from twofold.spark.admission import admit
-from twofold.spark.session import ARCHIVING_QUIETLY, COMPILED, SHORT_LIVED, open_session
+from twofold.spark.session import ARCHIVING_QUIETLY, COMPILED, open_session
 from twofold.spark.state_rows import empty_state
 
 _LINE = b'{"event_id":"e","type":"page","name":"p","user_id":"one","occurred_at":"2026-06-01T00:00:00Z"}'
@@ -44,7 +44,7 @@ def write_class_archive(path: Path) -> None:
     part.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         # A JVM that maps one archive cannot write another.
-        options = f"{COMPILED} {SHORT_LIVED} {ARCHIVING_QUIETLY} -XX:ArchiveClassesAtExit={part}"
+        options = f"{COMPILED} {ARCHIVING_QUIETLY} -XX:ArchiveClassesAtExit={part}"
         spark = open_session(Settings(home=folder), "rehearsal", spark__driver__extraJavaOptions=options)
         _rehearse(spark, Path(folder))
         spark.stop()

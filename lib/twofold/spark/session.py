@@ -31,8 +31,6 @@ COMPILED = "-XX:-DontCompileHugeMethods -XX:ReservedCodeCacheSize=768m"
 ARCHIVING_QUIETLY = "-Xlog:cds=off -Xlog:cds+dynamic=off"
 #: Classes that `make setup` archived: see `class_archive`.
 ARCHIVED_CLASSES = f"-XX:SharedArchiveFile=build/spark.jsa {ARCHIVING_QUIETLY}"
-#: For a JVM of minutes: the optimizing compiler would take more than it gives back.
-SHORT_LIVED = "-XX:TieredStopAtLevel=1"
 
 #: Where and how wide a session runs; a properties file or the caller may say otherwise.
 PLACE = {
