@@ -30,7 +30,7 @@ ENTRY_COLUMNS = (
 _RAW = ("admission_version", "value")
 _COLUMNS = [*ENTRY_COLUMNS, *_RAW]
 #: What an entry is admitted from again.
-READMITTED_COLUMNS = ["topic_id", "partition", "offset", "broker_ms", "value"]
+_READMITTED = ["topic_id", "partition", "offset", "broker_ms", "value"]
 
 
 def archive_entries(
@@ -73,13 +73,20 @@ def readmitted_entries(
         | (ds.field("verdict") != "ok")
         | (ds.field("admission_version") != ADMISSION_VERSION)
     )
-    table = dataset_of(open_table(location, version=table_version))
-    for batch in table.to_batches(columns=READMITTED_COLUMNS, filter=None if whole else chosen):
+    return admitted_again(dataset_of(open_table(location, version=table_version)), None if whole else chosen, version, persons)
+
+
+def admitted_again(table: Any, chosen: Any, version: str, persons: Collection[str] | None) -> Iterator[Entry]:
+    """The ok entries of these persons (``None``: of everyone) among rows of an Arrow dataset of the archive, from their raw bytes.
+
+    ``chosen``: the rows, as a filter of the dataset; ``None``: all.
+    """
+    for batch in table.to_batches(columns=_READMITTED, filter=chosen):
         for topic_id, partition, offset, broker_ms, value in zip(
-            *(batch.column(name).to_pylist() for name in READMITTED_COLUMNS), strict=True
+            *(batch.column(name).to_pylist() for name in _READMITTED), strict=True
         ):
             entry = make_entry(version, Position(topic_id, partition, offset), broker_ms, value)
-            if entry.verdict == "ok" and entry.person in persons:
+            if entry.verdict == "ok" and (persons is None or entry.person in persons):
                 yield entry
 
 

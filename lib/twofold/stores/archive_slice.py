@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from twofold.events import ADMISSION_VERSION, Entry, make_entry
-from twofold.stores.archive_entries import ENTRY_COLUMNS, READMITTED_COLUMNS, entries_of
+from twofold.events import ADMISSION_VERSION, Entry
+from twofold.stores.archive_entries import ENTRY_COLUMNS, admitted_again, entries_of
 from twofold.stores.archive_log import archive_end
 from twofold.stores.places import dataset_of, open_table, table_exists
-from twofold.timeline import Offsets, Position
+from twofold.timeline import Offsets
 
 
 class ArchiveSlice:
@@ -61,13 +61,9 @@ class ArchiveSlice:
     def _admit_again(self, table: Any, within: Any, persons: Collection[str] | None) -> None:
         """Rows of another admission, from their raw bytes; there are none unless the archive is older than this admission."""
         other = within & (ds.field("admission_version") != ADMISSION_VERSION)
-        for batch in table.to_batches(columns=READMITTED_COLUMNS, filter=other):
-            for topic_id, partition, offset, broker_ms, value in zip(
-                *(batch.column(name).to_pylist() for name in READMITTED_COLUMNS), strict=True
-            ):
-                entry = make_entry(self._version, Position(topic_id, partition, offset), broker_ms, value)
-                if entry.verdict == "ok" and entry.person is not None and (persons is None or entry.person in persons):
-                    self._readmitted.setdefault(entry.person, []).append(entry)
+        for entry in admitted_again(table, other, self._version, persons):
+            assert entry.person is not None
+            self._readmitted.setdefault(entry.person, []).append(entry)
 
     def persons(self) -> set[str]:
         """Persons with an entry in the slice."""
