@@ -233,6 +233,19 @@ class FactColumns:
     def event_id(self, row: int) -> str:
         return self.names[int(self.event[int(self.entry[row])])]
 
+    def entry_row(self, event_id: str) -> int | None:
+        """The entry row of an event id, or ``None``."""
+        wanted = id_hash(event_id)
+        return self.entry_row_from(int(np.searchsorted(self.id_hash, wanted)), wanted, event_id)
+
+    def entry_row_from(self, place: int, wanted: int, event_id: str) -> int | None:
+        """As :meth:`entry_row`, from the first row of its hash. Different ids may share a hash, so ids are compared."""
+        while place < len(self.id_hash) and self.id_hash[place] == wanted:
+            if self.names[int(self.event[place])] == event_id:
+                return place
+            place += 1
+        return None
+
     def text(self, column: str, row: int) -> str | None:
         code = int(getattr(self, column)[row])
         return None if code == NULL_CODE else self.names[code]

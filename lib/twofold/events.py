@@ -20,6 +20,7 @@ from twofold.fact_rules import FACT_KINDS as FACT_KINDS
 from twofold.fact_rules import FACT_RULES as FACT_RULES
 from twofold.fact_rules import NAMED_TYPES as NAMED_TYPES
 from twofold.fact_rules import OTHER_KIND as OTHER_KIND
+from twofold.fact_rules import RETRACTION_KIND as RETRACTION_KIND
 from twofold.fact_rules import FactRule as FactRule
 from twofold.fact_rules import FieldRule as FieldRule
 from twofold.fact_rules import Source as Source
@@ -30,7 +31,7 @@ from twofold.strict_json import Number, parse_strict
 from twofold.timeline import EARLIEST_MS, LATEST_MS, MINUTE_MS, Position, parse_instant
 
 #: Changes whenever any entry could get another verdict or other facts.
-ADMISSION_VERSION = 1
+ADMISSION_VERSION = 2
 
 # --- limits -----------------------------------------------------------------------------------------------------------------
 MAX_ENTRY_BYTES = 1 << 20
@@ -102,6 +103,11 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     @property
     def position(self) -> Position:
         return Position(self.topic_id, self.partition, self.offset)
+
+    @property
+    def target(self) -> str | None:
+        """The id of the event that a retraction takes back; ``None`` of any other entry."""
+        return self.facts[0].key if self.facts and self.facts[0].kind == RETRACTION_KIND else None
 
 
 _ENTRY_DECODER = msgspec.json.Decoder(Entry)
@@ -282,7 +288,8 @@ class _Reader:
             raw = [name if source.envelope else values.get(source.name) for source in rule.sources]
             if rule.reads == "text":
                 texts = [self.read(_text, value) for value in raw]
-                columns[rule.column] = next((text for text in texts if text is not None), None)
+                text = columns[rule.column] = next((text for text in texts if text is not None), None)
+                self.broken |= rule.required and text is None
             elif rule.reads == "amount":
                 amounts = [self.read(_amount, value) for value in raw]
                 amount = next((value for value in amounts if value is not None), None)

@@ -22,6 +22,8 @@ class FieldRule(NamedTuple):
     column: str
     reads: Literal["text", "amount", "quantity", "currency"]
     sources: tuple[Source, ...]
+    #: an event without a value here breaks the schema; of an event's own fields only, not of items
+    required: bool = False
 
 
 class FactRule(NamedTuple):
@@ -61,6 +63,9 @@ EMAIL_KINDS = {
     "Email Marked as Spam": "email_complained",
 }
 
+#: The fact of a retraction: its key is the id of the event that it takes back. See :mod:`twofold.retractions`.
+RETRACTION_KIND = "retraction"
+
 #: The first rule that fits an event's type and name is its rule.
 FACT_RULES: tuple[FactRule, ...] = (
     FactRule("page", ("page", "screen"), fields=(FieldRule("key", "text", (*_from("path", "url"), _EVENT_NAME)),)),
@@ -84,15 +89,19 @@ FACT_RULES: tuple[FactRule, ...] = (
     *(FactRule(kind, ("email",), (name,), _EMAIL) for name, kind in EMAIL_KINDS.items()),
     FactRule("trait", ("identify", "crm"), entries_of="traits"),
     FactRule("consent", ("consent",), entries_of="purposes"),
+    FactRule(RETRACTION_KIND, ("retraction",), fields=(FieldRule("key", "text", _from("target_event_id"), required=True),)),
     FactRule("custom", ("track",), fields=(FieldRule("key", "text", (_EVENT_NAME,)),)),
 )
 #: The fact of an ok entry that no rule gives one: its key is the event's type.
 OTHER_KIND = "other"
 
+#: Kinds that came after ``OTHER_KIND``, in the order in which they came.
+_LATER_KINDS = (RETRACTION_KIND,)
 #: Every kind of fact; a kind's code in stored columns is its place here, so only ever append.
 FACT_KINDS: tuple[str, ...] = (
-    *dict.fromkeys(kind for rule in FACT_RULES for kind in (rule.kind, rule.item_kind) if kind is not None),
+    *dict.fromkeys(k for rule in FACT_RULES for k in (rule.kind, rule.item_kind) if k is not None and k not in _LATER_KINDS),
     OTHER_KIND,
+    *_LATER_KINDS,
 )
 #: Text columns of a fact that its body carries (the envelope's are person, event_id, channel, device).
 BODY_TEXT_COLUMNS = ("product", "category", "campaign", "currency", "key", "value")

@@ -63,6 +63,8 @@ def membership_of(
     entered_at = entered_before = note = None
     if now.conflict.intersection(past.part.primaries):
         note = "a duplicate may change these values until the next batch"
+    elif now.pending.intersection(past.part.primaries):
+        note = "a retraction may change these values at the next batch"
     elif member:
         entered_at, entered_before, note = past.entered(t)
     lines = tuple(told(segment.rule, values, t))

@@ -1,7 +1,8 @@
 """snapshot ⊕ hot facts at (t, O) -> states of the primaries, and whether they are exact.
 
 Two axes: the cut and ``high`` decide by log position which layer an entry belongs to; ``t`` decides by event time which
-window it falls into. A gap, another version, or a duplicate that may beat a folded copy is reported, never guessed over.
+window it falls into. A gap, another version, a duplicate that may beat a folded copy, or a retraction of a folded event is
+reported, never guessed over.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.columns import I8, NULL_CODE, Fact, FactColumns, facts_of, id_hash
-from twofold.events import FACT_KINDS, Entry
+from twofold.events import FACT_KINDS, RETRACTION_KIND, Entry
 from twofold.features import Catalogue, Select
+from twofold.retractions import NOTHING_LEFT_OUT, LeftOut, leave_out, pending_primaries
 from twofold.states import Kind, Rows
 from twofold.timeline import EMPTY_OFFSETS, Offsets, PartitionKey
 from twofold.views import HotView, ManifestRow, PersonSnapshot
@@ -35,7 +37,7 @@ _AT_MS = attrgetter("at_ms")
 
 
 class Counted(NamedTuple):
-    """What the states of a read were folded from: one copy an event. ``person.recent`` lacks the facts that were replaced."""
+    """What the states of a read were folded from: one copy an event. ``person.recent`` lacks facts replaced or retracted."""
 
     person: PersonSnapshot = _EMPTY_PERSON
     #: Hot entries that count.
@@ -44,13 +46,18 @@ class Counted(NamedTuple):
     replaced: Sequence[int] = ()
     #: Hot copies that may beat a folded entry.
     doubtful: Sequence[Entry] = ()
-    #: The recent columns as the snapshot holds them, replaced facts too.
+    #: The recent columns as the snapshot holds them, facts replaced or retracted too.
     recent: FactColumns = _EMPTY_PERSON.recent
+    #: What retractions took out.
+    left_out: LeftOut = NOTHING_LEFT_OUT
 
 
 @dataclass(frozen=True)
 class Merged:
-    """States of every primary at ``t`` over everything below ``offsets``; ``conflict`` names primaries a duplicate may change."""
+    """States of every primary at ``t`` over everything below ``offsets``.
+
+    ``conflict`` names primaries that a duplicate may change, ``pending`` those in which a retracted event may be folded.
+    """
 
     outcome: Outcome
     offsets: Offsets
@@ -59,15 +66,22 @@ class Merged:
     known: bool = True
     newest_event_ms: int | None = None
     counted: Counted = field(default=Counted(), compare=False)
+    pending: frozenset[str] = frozenset()
+
+    @property
+    def inexact(self) -> frozenset[str]:
+        """Primaries whose state may not be what a recomputation gives."""
+        return self.conflict | self.pending
 
 
 @dataclass(frozen=True)
 class _Deduped:
-    """Hot entries that count, rows of recent entries they replace, and hot copies that may beat a folded entry."""
+    """Hot entries that count, rows of recent entries they replace, hot copies that may beat a folded entry; what is retracted."""
 
     added: list[Entry] = field(default_factory=list)
     replaced: list[int] = field(default_factory=list)
     doubtful: list[Entry] = field(default_factory=list)
+    left_out: LeftOut = NOTHING_LEFT_OUT
 
 
 def rank(entry: Entry, row: ManifestRow) -> Rank:
@@ -97,15 +111,21 @@ def other_version(row: ManifestRow, hot: HotView) -> bool:
 def _dedupe(row: ManifestRow, person: PersonSnapshot, entries: Iterable[Entry], high: Offsets) -> _Deduped:
     bounds: dict[tuple[str, int], tuple[int, int]] = {key: (row.cut.next(key), end) for key, end in high.items()}
     best: dict[str, Entry] = {}
+    retractions: list[Entry] = []
     for entry in entries:
         cut, end = bounds.get((entry.topic_id, entry.partition), (0, 0))
         if entry.verdict != "ok" or not cut <= entry.offset < end:
             continue
         assert entry.event_id is not None
+        facts = entry.facts
+        if facts and facts[0].kind == RETRACTION_KIND:
+            retractions.append(entry)
         known = best.setdefault(entry.event_id, entry)
         if known is not entry and rank(entry, row) < rank(known, row):
             best[entry.event_id] = entry
-    out = _Deduped()
+    # Of a retracted id no copy counts, so which one is the first need not be asked.
+    left_out = leave_out(person, best, retractions) if retractions or len(person.retracted_ids) else NOTHING_LEFT_OUT
+    out = _Deduped(left_out=left_out)
     if not best:
         return out
     recent, older = person.recent, person.older_ids
@@ -123,7 +143,7 @@ def _dedupe(row: ManifestRow, person: PersonSnapshot, entries: Iterable[Entry], 
             if entry.broker_ms <= row.cut_time_ms:
                 out.doubtful.append(entry)
             continue
-        match = _recent_row(recent, place, event_id) if is_recent else None
+        match = recent.entry_row_from(place, int(recent.id_hash[place]), event_id) if is_recent else None
         if match is None:
             out.added.append(entry)
             continue
@@ -140,16 +160,6 @@ def _found(known: I8, places: npt.NDArray[np.intp], wanted: I8) -> list[bool]:
         return [False] * len(wanted)
     found: list[bool] = (known[np.minimum(places, len(known) - 1)] == wanted).tolist()
     return found
-
-
-def _recent_row(recent: FactColumns, place: int, event_id: str) -> int | None:
-    """The entry row of an id, from the first row of its hash. Different ids may share a hash, so ids are compared."""
-    wanted = recent.id_hash[place]
-    while place < len(recent.id_hash) and recent.id_hash[place] == wanted:
-        if recent.names[int(recent.event[place])] == event_id:
-            return place
-        place += 1
-    return None
 
 
 class _Folded:
@@ -365,8 +375,9 @@ def merge(
         return Merged(outcome, row.cut, states, known=person is not None, counted=Counted(snapshot, recent=snapshot.recent))
     recent = snapshot.recent
     deduped = _dedupe(row, snapshot, hot.entries, hot.high)
-    if deduped.replaced:
-        snapshot = replace(snapshot, recent=recent.without_entries(deduped.replaced))
+    left_out = deduped.left_out
+    if deduped.replaced or left_out.rows:
+        snapshot = replace(snapshot, recent=recent.without_entries([*deduped.replaced, *left_out.rows]))
     states = fold_person(catalogue, snapshot, deduped.added, t, only)
     newest = max((entry.at_ms for entry in deduped.added if entry.at_ms is not None and entry.at_ms < t), default=None)
     return Merged(
@@ -374,7 +385,8 @@ def merge(
         row.cut.join(hot.high),
         states,
         _conflicts(catalogue, deduped.doubtful, t),
-        known=person is not None or bool(deduped.added),
+        known=person is not None or bool(deduped.added) or bool(left_out.entries),
         newest_event_ms=newest,
-        counted=Counted(snapshot, deduped.added, deduped.replaced, deduped.doubtful, recent),
+        counted=Counted(snapshot, deduped.added, deduped.replaced, deduped.doubtful, recent, left_out),
+        pending=pending_primaries(catalogue, snapshot, left_out),
     )

@@ -88,11 +88,11 @@ def make_standing(
     lag = lag_ms(row, hot, now_ms)
     state = freshness_state(merged, hot, lag, fresh_max_lag_ms)
     names = [name for name in CONSENT_FEATURES if name in catalogue.features]
-    fields = inexact_fields(catalogue, merged.conflict)
+    fields = inexact_fields(catalogue, merged)
     return Standing(
         values={name: catalogue.present(catalogue.features[name], merged.states, t) for name in names},
         fields={name: fields[name] for name in names},
-        sendable=judge_sendable(merged.states, merged.conflict, state, lag, consent_max_lag_ms),
+        sendable=judge_sendable(merged.states, merged.inexact, state, lag, consent_max_lag_ms),
         freshness=make_freshness(row, merged, t, lag, state, high),
         known=merged.known,
         offsets=merged.offsets,
@@ -121,7 +121,7 @@ def make_pinned(
         person=person,
         values=values,
         sendable=standing.sendable,
-        fields={**inexact_fields(catalogue, merged.conflict), **standing.fields},
+        fields={**inexact_fields(catalogue, merged), **standing.fields},
         pinned=at,
         freshness=standing.freshness,
         segments=segments.names_at(values, t),

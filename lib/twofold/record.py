@@ -130,13 +130,16 @@ def make_freshness(
     )
 
 
-def inexact_fields(catalogue: Catalogue, conflict: frozenset[str]) -> dict[str, FieldState]:
-    """The state of every field, where a duplicate may change these primaries."""
+def inexact_fields(catalogue: Catalogue, merged: Merged) -> dict[str, FieldState]:
+    """The state of every field. One that is both is in conflict, which promises less."""
     fields: dict[str, FieldState] = dict.fromkeys(catalogue.features, "exact")
-    if conflict:
+    if merged.pending or merged.conflict:
         for name in fields:
-            if any(p.name in conflict for p in catalogue.primaries_of(name)):
+            primaries = {p.name for p in catalogue.primaries_of(name)}
+            if primaries & merged.conflict:
                 fields[name] = "conflict"
+            elif primaries & merged.pending:
+                fields[name] = "pending_retraction"
     return fields
 
 
@@ -157,10 +160,10 @@ def make_record(
     lag = lag_ms(row, hot, now_ms)
     state = freshness_state(merged, hot, lag, fresh_max_lag_ms)
     values = {name: catalogue.present(f, merged.states, t) for name, f in catalogue.features.items()}
-    conflict = merged.conflict
+    inexact = merged.inexact
 
     def judged(states: Mapping[str, Any]) -> Sendable:
-        return judge_sendable(states, conflict, state, lag, consent_max_lag_ms)
+        return judge_sendable(states, inexact, state, lag, consent_max_lag_ms)
 
     sendable = judged(merged.states)
     changes = (
@@ -172,7 +175,7 @@ def make_record(
         person=person,
         values=values,
         sendable=sendable,
-        fields=inexact_fields(catalogue, conflict),
+        fields=inexact_fields(catalogue, merged),
         freshness=make_freshness(row, merged, t, lag, state, high),
         next_change_at=min((at for at in changes if at is not None), default=None),
         segments=segments.names_at(values, t),

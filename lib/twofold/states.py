@@ -35,6 +35,8 @@ class Kind(ABC):
     """A kind of state. ``id`` names it in encodings and documentation; parameters are dataclass fields (part of the definition)."""
 
     id: ClassVar[str]
+    #: Whether of a state that is zero no fact, taken away, would make another state.
+    zero_is_nothing: ClassVar[bool] = True
 
     @abstractmethod
     def zero(self) -> Any: ...
@@ -108,6 +110,7 @@ class Sum(Kind):
 
     column: str
     id: ClassVar[str] = "sum"
+    zero_is_nothing: ClassVar[bool] = False
 
     def zero(self) -> int:
         return 0

@@ -60,40 +60,47 @@ def empty_manifest(log_start: Offsets, version: str) -> ManifestRow:
 
 
 _NO_IDS: I8 = np.empty(0, dtype=np.int64)
-_BLOB = struct.Struct("<4sII4x")
-_BLOB_MAGIC = b"TFP1"
+_BLOB = struct.Struct("<4sIII")
+_BLOB_MAGIC = b"TFP2"
+#: Before retractions: the same layout, whose fourth field was always zero.
+_BLOB_MAGICS = (_BLOB_MAGIC, b"TFP1")
 
 
 @dataclass(frozen=True)
 class PersonSnapshot:
     """One person in one snapshot: states of the facts before the horizon, hashes of their event ids, and the facts since.
 
-    ``older`` maps lifetime primaries to encoded states (JSON values; an absent one is zero). ``older_ids`` is sorted.
+    ``older`` maps lifetime primaries to encoded states (JSON values; an absent one is zero). ``older_ids`` and ``retracted_ids``
+    are sorted; the latter are of all targets of the person's retractions below the cut, of whose facts nothing is here.
     """
 
     older: Mapping[str, Any] = field(default_factory=dict)
     older_ids: I8 = field(default_factory=lambda: _NO_IDS)
     recent: FactColumns = EMPTY_COLUMNS
+    retracted_ids: I8 = field(default_factory=lambda: _NO_IDS)
 
     def pack(self) -> bytes:
-        """One byte string: header, sorted id hashes (int64), ``older`` as JSON padded to 8 bytes, the packed columns."""
-        return pack_person(msgspec.json.encode(self.older), self.older_ids, self.recent.pack())
+        """One byte string: header, both lists of id hashes (int64), ``older`` as JSON padded to 8 bytes, the packed columns."""
+        return pack_person(msgspec.json.encode(self.older), self.older_ids, self.retracted_ids, self.recent.pack())
 
     @classmethod
     def unpack(cls, blob: bytes | memoryview) -> PersonSnapshot:
-        if len(blob) < _BLOB.size or bytes(blob[:4]) != _BLOB_MAGIC:
-            raise StoreError("a person of the snapshot is damaged (no TFP1 header): rebuild it with `twofold batch`")
-        _magic, n_ids, n_older = _BLOB.unpack_from(blob)
-        start_older = _BLOB.size + 8 * n_ids
+        if len(blob) < _BLOB.size or bytes(blob[:4]) not in _BLOB_MAGICS:
+            raise StoreError("a person of the snapshot is damaged (no TFP2 header): rebuild it with `twofold batch`")
+        _magic, n_ids, n_older, n_retracted = _BLOB.unpack_from(blob)
+        start_retracted = _BLOB.size + 8 * n_ids
+        start_older = start_retracted + 8 * n_retracted
         older = msgspec.json.decode(blob[start_older : start_older + n_older]) if n_older else {}
         ids = np.frombuffer(blob, dtype="<i8", count=n_ids, offset=_BLOB.size) if n_ids else _NO_IDS
-        return cls(older, ids, FactColumns.unpack(blob[start_older + n_older + (-n_older) % 8 :]))
+        retracted = np.frombuffer(blob, dtype="<i8", count=n_retracted, offset=start_retracted) if n_retracted else _NO_IDS
+        return cls(older, ids, FactColumns.unpack(blob[start_older + n_older + (-n_older) % 8 :]), retracted)
 
 
-def pack_person(older_json: bytes, older_ids: I8, columns: bytes) -> bytes:
+def pack_person(older_json: bytes, older_ids: I8, retracted_ids: I8, columns: bytes) -> bytes:
     """The byte layout of :class:`PersonSnapshot`."""
-    header = _BLOB.pack(_BLOB_MAGIC, len(older_ids), len(older_json))
-    return b"".join((header, older_ids.astype("<i8", copy=False).tobytes(), older_json, b"\0" * (-len(older_json) % 8), columns))
+    header = _BLOB.pack(_BLOB_MAGIC, len(older_ids), len(older_json), len(retracted_ids))
+    ids = (hashes.astype("<i8", copy=False).tobytes() for hashes in (older_ids, retracted_ids))
+    return b"".join((header, *ids, older_json, b"\0" * (-len(older_json) % 8), columns))
 
 
 @dataclass(frozen=True)

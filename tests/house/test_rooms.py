@@ -32,6 +32,7 @@ CORE = (
     "rule_grammar",
     "segments",
     "views",
+    "retractions",
     "merge",
     "next_change",
     "record",

@@ -189,6 +189,8 @@ def _body(
         before = values.get(field.column)
         here = rule.isin(numbers)
         values[field.column] = F.when(here, value) if before is None else F.when(here, value).otherwise(before)
+        if field.required:
+            broken.append(here & value.isNull())
         for source in field.sources:
             judged.setdefault((source, field.reads), set()).update(numbers)
     for (source, reads_as), numbers_set in judged.items():

@@ -1,12 +1,13 @@
 """Arrow batches of the table ``state`` -> packed persons, column-wise: no Python object per fact is made.
 
-A batch has one row a person: ``person``, ``older_json``, ``older_ids`` (sorted hashes) and ``recent`` (entries with their facts).
+A batch has one row a person: ``person``, ``older_json``, ``older_ids`` and ``retracted_ids`` (sorted hashes; a version of before
+retractions lacks the latter) and ``recent`` (entries with their facts).
 The bytes are those of :meth:`PersonSnapshot.pack`; a test holds the two equal.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,16 @@ def _list(array: Any) -> tuple[Ints, Any]:
 
 def _ints(array: Any, null: int = 0) -> Ints:
     return np.asarray(pc.fill_null(array.cast(pa.int64()), null).to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _hashes(batch: Any, column: str) -> Callable[[int], Ints]:
+    """The hashes of a row, by its number; none in a batch without the column, or where a row holds null."""
+    if column not in batch.schema.names:
+        nothing = np.empty(0, dtype=np.int64)
+        return lambda _row: nothing
+    starts, flat = _list(batch.column(column))
+    hashes = _ints(flat)
+    return lambda row: hashes[starts[row] : starts[row + 1]]
 
 
 class _Dictionary:
@@ -73,8 +84,8 @@ def pack_batch(batch: Any) -> Iterator[tuple[str, bytes]]:
         return
     persons = batch.column("person").to_pylist()
     older_json = batch.column("older_json").to_pylist()
-    older_starts, older_flat = _list(batch.column("older_ids"))
-    older_ids = _ints(older_flat)
+    older_ids = _hashes(batch, "older_ids")
+    retracted_ids = _hashes(batch, "retracted_ids")
     entry_starts, entries = _list(batch.column("recent"))
     n_entries = len(entries)
     entry = {entries.type.field(i).name: column for i, column in enumerate(entries.flatten())}
@@ -140,4 +151,4 @@ def pack_batch(batch: Any) -> Iterator[tuple[str, bytes]]:
             bytes(utf8[name_offsets[s0] : name_offsets[s1]]),
         )
         older = (older_json[i] or "{}").encode()
-        yield person, pack_person(b"" if older == b"{}" else older, older_ids[older_starts[i] : older_starts[i + 1]], columns)
+        yield person, pack_person(b"" if older == b"{}" else older, older_ids(i), retracted_ids(i), columns)

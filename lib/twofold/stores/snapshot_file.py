@@ -19,6 +19,7 @@ from twofold.views import ManifestRow, PersonSnapshot
 
 #: No person key starts with NUL, so the file's own keys cannot be a person.
 _ID_KEY = b"\0snapshot"
+_COLUMNS = ("person", "older_json", "older_ids", "retracted_ids", "recent")
 _BATCH_ROWS = 20_000
 _PUTS_PER_TRANSACTION = 50_000
 
@@ -67,9 +68,9 @@ def write(path: Path, snapshot: str, persons: Iterable[tuple[str, bytes]], progr
 
 def _file_persons(path: str, filesystem: Any) -> Iterator[tuple[bytes, str, bytes]]:
     file = ds.dataset(path, format="parquet", filesystem=filesystem)
-    for batch in file.to_batches(
-        columns=["person", "older_json", "older_ids", "recent"], batch_size=_BATCH_ROWS, use_threads=False
-    ):
+    # A version of before retractions lacks the column.
+    columns = [name for name in _COLUMNS if name in file.schema.names]
+    for batch in file.to_batches(columns=columns, batch_size=_BATCH_ROWS, use_threads=False):
         for person, blob in pack_batch(batch):
             yield person.encode("utf-8"), person, blob
 

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from twofold import merge as merge_room
-from twofold.columns import id_hash
+from twofold.columns import I8, id_hash
 from twofold.contiguity import Contiguity
 from twofold.events import Entry, make_entry
 from twofold.features import Catalogue
@@ -252,9 +252,11 @@ def night_without_crossing() -> Iterator[Parts]:
     """An incremental night looks at the persons of the slice only, not at those whose facts the new horizon passes."""
     add: Callable[..., PersonSnapshot] = slices._added
 
-    def added(catalogue: Catalogue, row: ManifestRow, known: PersonSnapshot, won: list[Entry]) -> PersonSnapshot:
-        came = len(won) != known.recent.n_entries
-        return add(catalogue, row, known, won) if came else known
+    def added(
+        catalogue: Catalogue, row: ManifestRow, known: PersonSnapshot, entries: list[Entry], retracted_ids: I8
+    ) -> PersonSnapshot:
+        came = len(entries) != known.recent.n_entries
+        return add(catalogue, row, known, entries, retracted_ids) if came else known
 
     with patch.object(slices, "_added", added):
         yield Parts()

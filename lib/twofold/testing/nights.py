@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
-
-from twofold.columns import Fact, FactColumns, facts_of, id_hash
+from twofold.columns import I8, Fact, FactColumns, facts_of, id_hash
 from twofold.errors import CutRefused, EmptyArchiveError
 from twofold.events import Entry
 from twofold.features import Catalogue
 from twofold.merge import Rank, rank
+from twofold.retractions import hashes_of, targets_of
 from twofold.stores.memory import MemorySnapshot
 from twofold.timeline import Offsets
 from twofold.views import ManifestRow, PersonSnapshot
@@ -39,7 +38,8 @@ def night_row(
     below = [entry for entry in entries if cut.holds(entry.position)]
     if not below:
         raise EmptyArchiveError("nothing lies below the cut: send events, wait, then run the batch")
-    ok = sum(entry.verdict == "ok" for entry in below)
+    ok = [entry for entry in below if entry.verdict == "ok"]
+    retractions = {(entry.person, entry.target) for entry in ok if entry.target is not None}
     cut_time_ms = max(entry.broker_ms for entry in below)
     as_of = cut_time_ms if as_of_ms is None else as_of_ms
     return ManifestRow(
@@ -52,7 +52,13 @@ def night_row(
         cut_time_ms=cut_time_ms,
         topics=tuple(dict.fromkeys((*parent.topics, *(key.topic_id for key in cut)))),
         parent=parent.seq,
-        counts={"ok": ok, "rejected": len(below) - ok},
+        counts={
+            "ok": len(ok),
+            "rejected": len(below) - len(ok),
+            # Each target once, however often it is retracted.
+            "retractions": len(retractions),
+            "retractions_of_nothing": len(retractions - {(entry.person, entry.event_id) for entry in ok}),
+        },
     )
 
 
@@ -80,18 +86,25 @@ def rebuild(
     """Fold every entry below ``cut`` (admitted under ``version``, in any order) into a snapshot. Raises as :func:`night_row`."""
     row = night_row(catalogue, version, entries, cut, parent, snapshot, as_of_ms, late_grace_days)
     persons: dict[str, list[Entry]] = {}
-    for entry in first_copies(row, (entry for entry in entries if cut.holds(entry.position))):
-        persons.setdefault(entry.person or "", []).append(entry)
-    return MemorySnapshot(row, {person: fold_night(catalogue, row, won).pack() for person, won in persons.items()})
+    for entry in entries:
+        if entry.verdict == "ok" and cut.holds(entry.position):
+            persons.setdefault(entry.person or "", []).append(entry)
+    blobs = {person: fold_night(catalogue, row, own, hashes_of(targets_of(own))).pack() for person, own in persons.items()}
+    return MemorySnapshot(row, blobs)
 
 
-def fold_night(catalogue: Catalogue, row: ManifestRow, won: Iterable[Entry]) -> PersonSnapshot:
-    """One person: winning entries before the horizon as encoded lifetime states (zeros left out), the others as columns."""
+def fold_night(catalogue: Catalogue, row: ManifestRow, entries: Iterable[Entry], retracted_ids: I8) -> PersonSnapshot:
+    """One person: the entries that count and lie before the horizon as encoded lifetime states (zeros left out), the others as
+    columns. ``entries``: the person's, copies too; none whose id's hash is in ``retracted_ids`` (sorted) counts.
+    """
     assert row.horizon_ms is not None
     older: list[Entry] = []
     recent: list[tuple[Entry, int]] = []
-    for entry in won:
+    retracted = set(retracted_ids.tolist())
+    for entry in first_copies(row, entries):
         assert entry.at_ms is not None
+        if retracted and id_hash(entry.event_id or "") in retracted:
+            continue
         if entry.at_ms < row.horizon_ms:
             older.append(entry)
         else:
@@ -102,5 +115,5 @@ def fold_night(catalogue: Catalogue, row: ManifestRow, won: Iterable[Entry]) -> 
         state = primary.state.fold(fact for fact in facts if primary.select.holds(fact))
         if state != primary.state.zero():
             states[primary.name] = primary.state.encode(state)
-    ids = np.array(sorted(id_hash(entry.event_id or "") for entry in older), dtype=np.int64)
-    return PersonSnapshot(states, ids, FactColumns.of_entries(recent))
+    ids = hashes_of(entry.event_id or "" for entry in older)
+    return PersonSnapshot(states, ids, FactColumns.of_entries(recent), retracted_ids)

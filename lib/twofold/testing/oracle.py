@@ -49,7 +49,8 @@ class PastFact(NamedTuple):
 
 # --- which entries count ---------------------------------------------------------------------------------------------------
 def winners(entries: Iterable[Entry], topic_order: Sequence[str]) -> list[Entry]:
-    """The entries that count: each position once, then of each (person, event id) the first ok entry, whole.
+    """The entries that count: each position once, then of each (person, event id) the first ok entry, whole, unless the person
+    has retracted that id: any ok retraction among ``entries`` does, whatever its time and whichever of the two came first.
 
     First = lowest (broker time, topic ordinal, partition, offset); a topic's ordinal is its place in ``topic_order``.
     Raises :class:`UsageError` when an ok entry's topic is not in ``topic_order``.
@@ -59,9 +60,11 @@ def winners(entries: Iterable[Entry], topic_order: Sequence[str]) -> list[Entry]
     for entry in entries:
         at_position.setdefault(entry.position, entry)
     first: dict[tuple[str, str], tuple[tuple[int, int, int, int], Entry]] = {}
+    taken_back: set[tuple[str | None, str | None]] = set()
     for entry in at_position.values():
         if entry.verdict != "ok":
             continue
+        taken_back.update((entry.person, fact.key) for fact in entry.facts if fact.kind == "retraction")
         if entry.topic_id not in ordinal:
             raise UsageError(f"topic {entry.topic_id!r} is not in the topic order {list(topic_order)}: add it at its place")
         assert entry.person is not None and entry.event_id is not None
@@ -69,7 +72,7 @@ def winners(entries: Iterable[Entry], topic_order: Sequence[str]) -> list[Entry]
         key = (entry.person, entry.event_id)
         if key not in first or rank < first[key][0]:
             first[key] = (rank, entry)
-    return [entry for _rank, entry in first.values()]
+    return [entry for key, (_rank, entry) in first.items() if key not in taken_back]
 
 
 def by_person(winning: Iterable[Entry]) -> dict[str, list[Entry]]:
@@ -296,8 +299,12 @@ def recompute_entries(
 
     ``persons=None`` is every person with an ok entry in O, sorted; a named person without one gets the record of no events.
     """
-    groups = by_person(winners((e for e in entries if upto is None or upto.holds(e.position)), topic_order))
-    for person in sorted(groups) if persons is None else persons:
+    within = [e for e in entries if upto is None or upto.holds(e.position)]
+    groups = by_person(winners(within, topic_order))
+    if persons is None:
+        # Whoever has retracted everything is still somebody.
+        persons = sorted({e.person for e in within if e.verdict == "ok" and e.person is not None})
+    for person in persons:
         yield person, record_of(person, groups.get(person, ()), t)
 
 

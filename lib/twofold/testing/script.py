@@ -60,7 +60,7 @@ WEIGHTS: dict[str, float] = {
     "retain": 1.5,
 }
 #: type of event -> how often; name of a track event -> how often
-KINDS: dict[str, float] = {"page": 15, "track": 45, "email": 15, "identify": 13, "consent": 9, "group": 3}
+KINDS: dict[str, float] = {"page": 15, "track": 45, "email": 15, "identify": 13, "consent": 9, "group": 3, "retraction": 14}
 TRACKS: dict[str, float] = {"Product Viewed": 2, "Product Added": 1, "Order Completed": 2, "Order Refunded": 1}
 PRODUCTS = "abcdefghij"
 _WAITS = (0, 0, 0, 1, 1, 900, 3_000, 20_000, MINUTE_MS, HOUR_MS, DAY_MS, 4 * DAY_MS, 12 * DAY_MS)
@@ -144,13 +144,14 @@ def _draw_value(rng: Random, now_ms: int, sent: list[tuple[int, dict[str, Any]]]
         if change < 0.35:
             event["occurred_at"] = _when(rng, now_ms)
         if change > 0.25 and change < 0.6:
-            event = {**_draw_event(rng, habits), "event_id": event["event_id"], "occurred_at": event["occurred_at"]}
+            changed = _draw_event(rng, habits, person, sent)
+            event = {**changed, "event_id": event["event_id"], "occurred_at": event["occurred_at"]}
         if change > 0.9:
             event["properties"] = "rejected"
         _identify(rng, event, person)
     else:
         person = rng.choices(range(len(PERSONS)), habits.persons)[0]
-        event = _draw_event(rng, habits)
+        event = _draw_event(rng, habits, person, sent)
         # Of two digits, so that event ids do not sort as they arrive.
         event["event_id"] = f"e{rng.randrange(10, 99)}" if rng.random() < 0.8 else f"x{len(sent)}"
         event["occurred_at"] = _when(rng, now_ms)
@@ -172,8 +173,10 @@ def _identify(rng: Random, event: dict[str, Any], person: int) -> None:
     event["context"] = {"device": {"type": rng.choice(("phone", "phone", "desktop", "tv"))}}
 
 
-def _draw_event(rng: Random, habits: Habits) -> dict[str, Any]:
+def _draw_event(rng: Random, habits: Habits, person: int, sent: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
     kind = _pick(rng, habits.kinds)
+    if kind == "retraction":
+        return {"type": "retraction", "properties": {"target_event_id": _draw_target(rng, person, sent)}}
     if kind == "page":
         return {"type": "page", "properties": {"path": rng.choice("ab")}}
     if kind == "track":
@@ -187,6 +190,21 @@ def _draw_event(rng: Random, habits: Habits) -> dict[str, Any]:
         said = {"marketing": rng.choice(("granted", "granted", "granted", "denied"))}
         return {"type": "consent", "properties": {"purposes": said if rng.random() < 0.8 else {**said, "analytics": "denied"}}}
     return {"type": "group"}
+
+
+def _draw_target(rng: Random, person: int, sent: list[tuple[int, dict[str, Any]]]) -> str:
+    """Mostly one of the person's own events, retractions among them, some retracted before; or one still to come, or nothing."""
+    own = [event for of, event in sent if of == person]
+    choice = rng.random()
+    if choice < 0.4 and own:
+        # An old one is folded before the horizon, if a night has passed.
+        return str(min(rng.sample(own, min(5, len(own))), key=lambda event: event["occurred_at"])["event_id"])
+    if choice < 0.75 and own:
+        return str(rng.choice(own[-6:])["event_id"])
+    if choice < 0.85:
+        # Perhaps of an event to come, or of another person's.
+        return f"e{rng.randrange(10, 99)}"
+    return rng.choice(sent)[1]["event_id"] if sent and choice < 0.95 else "nothing"
 
 
 def _track(rng: Random, name: str) -> dict[str, Any]:

@@ -92,7 +92,9 @@ def main(arguments: list[str] | None = None) -> int:
         f"reads held to the oracle: {total.reads:,} in {took_s:.1f} s, {total.reads / took_s:,.0f} reads/s", soft_wrap=True
     )
     console.print(
-        f"states: {states}; conflicts {total.conflicts:,}; same (t, O) from two snapshots {total.pairs:,}", soft_wrap=True
+        f"states: {states}; conflicts {total.conflicts:,}; pending retractions {total.pending:,}; "
+        f"same (t, O) from two snapshots {total.pairs:,}",
+        soft_wrap=True,
     )
     if found is not None:
         console.print(shrink(found).show(), markup=False)

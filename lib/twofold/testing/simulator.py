@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, NamedTuple
 
+from twofold.columns import facts_of
 from twofold.events import Entry
 from twofold.merge import Merged, merge
 from twofold.record import Record, make_record
@@ -35,7 +36,8 @@ class Wrong(AssertionError):
 
 @dataclass
 class Tally:
-    """What was read: how many, by which state, how often a field was in conflict, how often two snapshots answered alike.
+    """What was read: how many, by which state, how often a field was in conflict or a retraction pending, how often two snapshots
+    answered alike.
 
     ``nights``: incremental ones, each held to the full rebuild beside it.
     """
@@ -43,6 +45,7 @@ class Tally:
     reads: int = 0
     states: Counter[str] = field(default_factory=Counter)
     conflicts: int = 0
+    pending: int = 0
     pairs: int = 0
     nights: int = 0
 
@@ -50,6 +53,7 @@ class Tally:
         self.reads += other.reads
         self.states.update(other.states)
         self.conflicts += other.conflicts
+        self.pending += other.pending
         self.pairs += other.pairs
         self.nights += other.nights
 
@@ -110,16 +114,35 @@ class Judge:
                 return "definition"
         return "ok"
 
+    def folded(self, person: str, row: ManifestRow) -> list[Entry]:
+        """What the snapshot has folded before the horizon."""
+        return [
+            e for e in self.winners(person, row.version, row.cut) if row.horizon_ms is not None and (e.at_ms or 0) < row.horizon_ms
+        ]
+
+    def above(self, person: str, row: ManifestRow, offsets: Offsets) -> list[Entry]:
+        """The person's ok entries in ``[cut, O)``."""
+        entries = self.entries(person, row.version)
+        return [e for e in entries if offsets.holds(e.position) and not row.cut.holds(e.position)]
+
     def doubtful(self, person: str, row: ManifestRow, offsets: Offsets) -> bool:
-        """Whether a copy above the cut may beat one that is folded: its broker time is not above the cut's."""
-        if row.horizon_ms is None:
-            return False
-        folded = {e.event_id for e in self.winners(person, row.version, row.cut) if (e.at_ms or 0) < row.horizon_ms}
-        return any(
-            e.event_id in folded and e.broker_ms <= row.cut_time_ms and not row.cut.holds(e.position)
-            for e in self.entries(person, row.version)
-            if offsets.holds(e.position)
-        )
+        """Whether a copy above the cut may beat one that is folded: its broker time is not above the cut's. None of a retracted
+        event may.
+        """
+        above = self.above(person, row, offsets)
+        folded = {e.event_id for e in self.folded(person, row)} - {e.target for e in above}
+        return any(e.event_id in folded and e.broker_ms <= row.cut_time_ms for e in above)
+
+    def pending(self, person: str, row: ManifestRow, offsets: Offsets) -> set[str]:
+        """Ids of folded events that are retracted above the cut."""
+        targets = {e.target for e in self.above(person, row, offsets)}
+        return {e.event_id for e in self.folded(person, row) if e.event_id is not None and e.event_id in targets}
+
+    def until_the_batch(self, person: str, row: ManifestRow, offsets: Offsets, t: int) -> dict[str, Any]:
+        """The values with pending retractions not acting yet, where no copy is doubtful."""
+        pending = self.pending(person, row, offsets)
+        counting = [e for e in self.winners(person, row.version, offsets) if e.event_id not in pending]
+        return oracle.values([*counting, *(e for e in self.folded(person, row) if e.event_id in pending)], t)
 
     def behind_ms(self, offsets: Offsets, log_end: Offsets, now_ms: int) -> int | None:
         """Age of the oldest entry below the log's end that O lacks; ``None`` when it lacks none."""
@@ -270,11 +293,12 @@ class Simulation:
     def _hold_values(self, where: str, row: ManifestRow, person: str, t: int, offsets: Offsets, record: Record) -> None:
         right = self.judge.values(person, row.version, offsets, t)
         conflict = [name for name, state in record.fields.items() if state == "conflict"]
+        pending = [name for name, state in record.fields.items() if state == "pending_retraction"]
         if record.values != right:
             for name, value in right.items():
                 if record.fields[name] == "exact" and record.values[name] != value:
                     raise Wrong(f"{where}, O={offsets.to_json()}: {name} is {record.values[name]!r}, right is {value!r}")
-        if record.values.get("interest") is not None and "interest" not in conflict:
+        if record.values.get("interest") is not None and record.fields["interest"] == "exact":
             order = list(record.values["interest"])
             if order != list(right["interest"]):
                 raise Wrong(f"{where}: interest is ordered {order}, right is {list(right['interest'])}")
@@ -282,6 +306,27 @@ class Simulation:
             self.tally.conflicts += 1
             if not self.judge.doubtful(person, row, offsets):
                 raise Wrong(f"{where}: {conflict} are marked conflict without a cause")
+        if pending:
+            self.tally.pending += 1
+            self._hold_pending(where, row, person, t, offsets, record, pending)
+
+    def _hold_pending(
+        self, where: str, row: ManifestRow, person: str, t: int, offsets: Offsets, record: Record, pending: list[str]
+    ) -> None:
+        """A field waits for the next batch only where a folded event is retracted and it has a part in what is folded."""
+        if record.freshness.state in ("gap", "definition", "archive") or not self.judge.pending(person, row, offsets):
+            raise Wrong(f"{where}: {pending} are marked pending_retraction without a cause")
+        catalogue = CATALOGUES[row.version]
+        folded = [fact for entry in self.judge.folded(person, row) for fact in facts_of(entry)]
+        until = self.judge.until_the_batch(person, row, offsets, t)
+        doubtful = self.judge.doubtful(person, row, offsets)
+        for name in pending:
+            if not any(p.lifetime and p.select.holds(fact) for p in catalogue.primaries_of(name) for fact in folded):
+                raise Wrong(f"{where}: {name} is marked pending_retraction, and nothing of it is folded")
+            if not doubtful and record.values[name] != until[name]:
+                raise Wrong(
+                    f"{where}: {name} is {record.values[name]!r} and pending; until the next batch {until[name]!r} is right"
+                )
 
     def _hold_state(
         self, where: str, row: ManifestRow, person: str, offsets: Offsets, hot: HotView, record: Record, now_ms: int
@@ -302,7 +347,7 @@ class Simulation:
             raise Wrong(f"{where}: stale without a cause")
         if state != "stale" and must:
             raise Wrong(f"{where}: {state}, and yet jumped={beat.jumped}, old={old}, behind by {behind_ms} ms")
-        known = bool(self.judge.winners(person, row.version, offsets))
+        known = any(offsets.holds(entry.position) for entry in self.judge.entries(person, row.version))
         if state in ("fresh", "default") and (state == "fresh") != known:
             raise Wrong(f"{where}: {state}, and yet the person is {'known' if known else 'unknown'}")
 
@@ -311,8 +356,12 @@ class Simulation:
         right = oracle.sendable(self.judge.winners(person, row.version, offsets), t)
         if said.ok and not (right["ok"] and state in ("fresh", "stale")):
             raise Wrong(f"{where}: sendable in state {state}; right is {right}")
-        exact = "conflict" not in record.fields.values()
+        inexact = "consent_inexact" in said.reasons
+        if inexact and not (self.judge.doubtful(person, row, offsets) or self.judge.pending(person, row, offsets)):
+            raise Wrong(f"{where}: {said.reasons} without a cause")
+        # What only `sendable` reads is no field.
+        exact = set(record.fields.values()) == {"exact"} and not inexact
         if state == "fresh" and exact and (said.ok, list(said.reasons)) != (right["ok"], right["reasons"]):
             raise Wrong(f"{where}: sendable is {said}, right is {right}")
-        if said.ok and record.fields["consent_marketing"] == "conflict":
-            raise Wrong(f"{where}: sendable on inputs that are in conflict")
+        if said.ok and record.fields["consent_marketing"] != "exact":
+            raise Wrong(f"{where}: sendable on inputs that are not exact")

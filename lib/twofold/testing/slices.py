@@ -8,13 +8,14 @@ from itertools import groupby
 
 import numpy as np
 
-from twofold.columns import FactColumns, id_hash
+from twofold.columns import I8, FactColumns, id_hash
 from twofold.errors import IncrementalRefused
 from twofold.events import Entry, FactBody
 from twofold.features import Catalogue
 from twofold.merge import rank
+from twofold.retractions import hashes_of, holds, targets_of
 from twofold.stores.memory import MemorySnapshot
-from twofold.testing.nights import LATE_GRACE_DAYS, first_copies, fold_night, night_row
+from twofold.testing.nights import LATE_GRACE_DAYS, fold_night, night_row
 from twofold.timeline import Offsets
 from twofold.views import ManifestRow, PersonSnapshot
 
@@ -34,7 +35,8 @@ def extend(
     """What ``nights.rebuild`` gives at ``cut``, from the parent's persons and the entries since its cut.
 
     ``entries``: the whole log; what lies below the parent's cut is only looked at for copies of ids that are folded before the
-    horizon. Raises :class:`IncrementalRefused`, and as ``rebuild`` does.
+    horizon, and for persons who retract one of those: they are folded anew. Raises :class:`IncrementalRefused`, and as
+    ``rebuild`` does.
     """
     before = parent.row
     row = night_row(catalogue, version, entries, cut, before, snapshot, as_of_ms, late_grace_days)
@@ -57,9 +59,17 @@ def extend(
     blobs = dict(parent.blobs)
     for person in {*blobs, *new}:
         known = parent.person(person) or _EMPTY
-        came = _unfolded(row, before, known, new.get(person, ()), entries)
-        won = first_copies(row, [*recent_entries(known.recent, person, row), *came])
-        blobs[person] = _added(catalogue, row, known, won).pack()
+        came = new.get(person, [])
+        targets = targets_of(came)
+        retracted_ids = np.union1d(known.retracted_ids, hashes_of(targets))
+        if any(holds(known.older_ids, target) for target in targets):
+            # A state cannot give a fact back.
+            whole = [e for e in entries if (e.person, e.verdict) == (person, "ok") and cut.holds(e.position)]
+            blobs[person] = fold_night(catalogue, row, whole, retracted_ids).pack()
+            continue
+        came = _unfolded(row, before, known, came, entries)
+        mine = [*recent_entries(known.recent, person, row), *came]
+        blobs[person] = _added(catalogue, row, known, mine, retracted_ids).pack()
     return MemorySnapshot(row, blobs)
 
 
@@ -84,9 +94,11 @@ def _unfolded(
     return out
 
 
-def _added(catalogue: Catalogue, row: ManifestRow, known: PersonSnapshot, won: Iterable[Entry]) -> PersonSnapshot:
+def _added(
+    catalogue: Catalogue, row: ManifestRow, known: PersonSnapshot, entries: Iterable[Entry], retracted_ids: I8
+) -> PersonSnapshot:
     """The person with what now lies before the horizon added to ``older``."""
-    part = fold_night(catalogue, row, won)
+    part = fold_night(catalogue, row, entries, retracted_ids)
     states = dict(known.older)
     for primary in catalogue.lifetime:
         if primary.name in part.older:
@@ -119,7 +131,7 @@ def first_difference(a: MemorySnapshot, b: MemorySnapshot) -> str | None:
 
     def held(snapshot: MemorySnapshot, person: str) -> object:
         found = snapshot.person(person) or _EMPTY
-        return found.older, found.older_ids.tolist(), found.recent.pack()
+        return found.older, found.older_ids.tolist(), found.retracted_ids.tolist(), found.recent.pack()
 
     persons = sorted({*a.blobs, *b.blobs})
     return next((p for p in persons if (p in a.blobs) != (p in b.blobs) or held(a, p) != held(b, p)), None)
