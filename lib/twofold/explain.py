@@ -2,137 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from twofold.columns import Fact, facts_of
+from twofold.columns import Fact, FactColumns, facts_of
 from twofold.contributing import contributing
-from twofold.events import Entry
+from twofold.events import RETRACTION_KIND, Entry
+from twofold.explanation import (
+    Contribution,
+    Explanation,
+    Known,
+    Layer,
+    Older,
+    Part,
+    Place,
+    Raw,
+    RawEvent,
+    Retraction,
+    Suppressed,
+    Why,
+)
 from twofold.features import Catalogue, Primary
 from twofold.merge import Merged, rank, recent_facts
 from twofold.rankings import Histogram, Recent, Top
-from twofold.record import FieldState, Freshness, Record
+from twofold.record import Record
 from twofold.states import Count, Latest
 from twofold.timeline import Offsets
 from twofold.views import HotView, ManifestRow
-
-#: ``older`` and ``batch``: below the cut, before and since the horizon; ``hot``: at or above it; ``archive``: the read went there.
-Layer = Literal["older", "batch", "hot", "archive"]
-Why = Literal["later_copy", "replaced", "doubtful"]
-
-
-class Place(msgspec.Struct, frozen=True, order=True, gc=False):
-    """Where a log entry stands, and its broker time (epoch ms)."""
-
-    topic_id: str
-    partition: int
-    offset: int
-    broker_ms: int
-    layer: Layer
-
-
-class Contribution(msgspec.Struct, frozen=True, gc=False):
-    """One event that contributes: its facts by ordinal.
-
-    ``late``: its time is before the snapshot's ``as_of``, and yet it stands above the cut.
-    """
-
-    event_id: str
-    at_ms: int
-    ordinals: tuple[int, ...]
-    place: Place
-    late: bool
-
-
-class Known(msgspec.Struct, frozen=True):
-    """An event of the older part whose id its state keeps."""
-
-    event_id: str
-    at_ms: int
-
-
-class Older(msgspec.Struct, frozen=True):
-    """What lies before the horizon is a state: ``facts`` of the selection, their first and last time, where a state holds that.
-
-    ``state``: this primary's own, encoded. ``events``: those that contribute and of which it keeps the id. ``all_events``: the
-    person's events before the horizon, of any kind.
-    """
-
-    state: Any
-    facts: int | None
-    first_ms: int | None
-    last_ms: int | None
-    events: tuple[Known, ...]
-    all_events: int
-
-
-class Part(msgspec.Struct, frozen=True):
-    """One primary: its definition, the window ``[start_ms, end_ms)`` (no start: lifetime), and what is in it.
-
-    ``facts``: how many of the selection lie in the window since the horizon, contributing or not. ``older``: lifetime only.
-    """
-
-    primary: str
-    definition: Mapping[str, Any]
-    start_ms: int | None
-    end_ms: int
-    facts: int
-    contributions: tuple[Contribution, ...]
-    older: Older | None
-
-
-class Suppressed(msgspec.Struct, frozen=True):
-    """A copy that does not count. ``winner``: the one that does; ``None`` where only the hash of its id is known (older part).
-
-    ``later_copy``: the winner ranks before it; ``replaced``: folded by the batch, and a hot copy ranks before it; ``doubtful``: it
-    may rank before a copy of the older part, so the field is in conflict until the next batch.
-    """
-
-    event_id: str
-    at_ms: int
-    place: Place
-    why: Why
-    winner: Place | None
-
-
-class RawEvent(msgspec.Struct, frozen=True):
-    """An entry as it came. ``value``: its bytes, which are JSON in UTF-8."""
-
-    event_id: str
-    at_ms: int
-    place: Place
-    value: str
-
-
-class Raw(msgspec.Struct, frozen=True):
-    """From the archive: the older part's events, every copy that does not count, and the contributing events.
-
-    ``missing``: ids of contributing events that the archive does not have yet.
-    """
-
-    end: dict[str, dict[str, int]]
-    older: tuple[RawEvent, ...]
-    suppressed: tuple[RawEvent, ...]
-    events: tuple[RawEvent, ...]
-    missing: tuple[str, ...]
-
-
-class Explanation(msgspec.Struct, frozen=True):
-    """One field of one record, with everything that its value rests on."""
-
-    person: str
-    field: str
-    doc: str
-    value: Any
-    state: FieldState
-    version: str
-    horizon_ms: int | None
-    freshness: Freshness
-    parts: tuple[Part, ...]
-    suppressed: tuple[Suppressed, ...]
-    raw: Raw | None = None
 
 
 # --- the explanation ------------------------------------------------------------------------------------------------------------
@@ -153,6 +50,7 @@ def explain(catalogue: Catalogue, record: Record, field: str, row: ManifestRow, 
         freshness=record.freshness,
         parts=tuple(_part(catalogue, primary, row, merged, t, above) for primary in primaries),
         suppressed=tuple(_suppressed(primaries, row, merged, entries, t, above)),
+        nothing=_retractions(row, merged, merged.counted.left_out.nothing, above),
     )
 
 
@@ -172,6 +70,24 @@ def _batch_place(row: ManifestRow, merged: Merged, entry_row: int) -> Place:
     ordinal = int(columns.topic[entry_row])
     place = (int(columns.partition[entry_row]), int(columns.offset[entry_row]), int(columns.broker_ms[entry_row]))
     return Place(row.topics[ordinal], *place, "batch")
+
+
+def _retraction(row: ManifestRow, merged: Merged, target: str, above: Layer) -> Place | None:
+    """Where the first retraction of an event stands: above the cut, or among the recent facts; else nobody knows."""
+    counted = merged.counted
+    hot = [entry for entry in counted.left_out.retractions if entry.target == target]
+    if hot:
+        return _place(min(hot, key=lambda entry: rank(entry, row)), above)
+    columns = counted.recent
+    found = (fact for fact in range(*columns.kind_range(RETRACTION_KIND)) if columns.text("key", fact) == target)
+    places = [_batch_place(row, merged, int(columns.entry[fact])) for fact in found]
+    return min(places, key=lambda place: place.broker_ms, default=None)
+
+
+def _retractions(row: ManifestRow, merged: Merged, targets: Iterable[str], above: Layer) -> tuple[Retraction, ...]:
+    """Hot retractions of some events."""
+    found = ((target, _retraction(row, merged, target, above)) for target in targets)
+    return tuple(Retraction(target, place) for target, place in found if place is not None)
 
 
 def _part(catalogue: Catalogue, primary: Primary, row: ManifestRow, merged: Merged, t: int, above: Layer) -> Part:
@@ -210,11 +126,11 @@ def _part(catalogue: Catalogue, primary: Primary, row: ManifestRow, merged: Merg
         end_ms=t,
         facts=len(facts),
         contributions=tuple(contributions),
-        older=_older(catalogue, primary, merged) if primary.lifetime and len(person.older_ids) else None,
+        older=_older(catalogue, primary, row, merged, above) if primary.lifetime and len(person.older_ids) else None,
     )
 
 
-def _older(catalogue: Catalogue, primary: Primary, merged: Merged) -> Older:
+def _older(catalogue: Catalogue, primary: Primary, row: ManifestRow, merged: Merged, above: Layer) -> Older:
     """What the older part's states say of a primary's facts: its own, and those of every primary of the same selection."""
     person = merged.counted.person
     facts: int | None = None
@@ -251,30 +167,47 @@ def _older(catalogue: Catalogue, primary: Primary, merged: Merged) -> Older:
         case _:
             marks = ()
     known = tuple(Known(mark[1], mark[0]) for mark in marks)
-    return Older(own, facts, first_ms, last_ms, known, len(person.older_ids))
+    targets = merged.counted.left_out.pending if primary.name in merged.pending else ()
+    pending = _retractions(row, merged, targets, above)
+    return Older(own, facts, first_ms, last_ms, known, len(person.older_ids), pending)
 
 
 def _suppressed(
     primaries: Sequence[Primary], row: ManifestRow, merged: Merged, entries: Iterable[Entry], t: int, above: Layer
 ) -> Iterator[Suppressed]:
-    """Copies above the cut that do not count, and folded ones whose place a hot copy took, where either would be in the window."""
-    counted, columns = merged.counted, merged.counted.recent
+    """What does not count and would be in the window: copies above the cut, folded ones whose place a hot copy took, and
+    retracted events.
+    """
+    counted, columns, left_out = merged.counted, merged.counted.recent, merged.counted.left_out
     winners = {entry.event_id: entry for entry in counted.added}
     chosen = {id(entry) for entry in counted.added}
     doubtful = {id(entry) for entry in counted.doubtful}
     passed = sorted((entry for entry in entries if id(entry) not in chosen), key=lambda entry: rank(entry, row))
-    if not passed and not counted.replaced:
+    if not passed and not counted.replaced and not left_out.rows:
         return
+    gone = {entry.event_id for entry in left_out.entries}
     folded = {name: entry_row for entry_row, name in enumerate(columns.names.many(columns.event.tolist()))}
     read = {found for p in primaries for _fact, found in recent_facts(columns, p.select, p.window.start(t), t)}
     for entry_row in counted.replaced:
         won = winners[columns.names[int(columns.event[entry_row])]]
         if entry_row in read or _reads(primaries, won, t):
-            at_ms = int(columns.at_ms[columns.entry == entry_row][0])
-            yield Suppressed(won.event_id or "", at_ms, _batch_place(row, merged, entry_row), "replaced", _place(won, above))
+            yield Suppressed(
+                won.event_id or "", _at_ms(columns, entry_row), _batch_place(row, merged, entry_row), "replaced", _place(won, above)
+            )
+    for entry_row in left_out.rows:
+        if entry_row in read:
+            event_id = columns.names[int(columns.event[entry_row])]
+            by = _retraction(row, merged, event_id, above)
+            place = _batch_place(row, merged, entry_row)
+            yield Suppressed(event_id, _at_ms(columns, entry_row), place, "retracted", None, by)
     for entry in passed:
         event_id = entry.event_id or ""
         counts: Place | None = None
+        if event_id in gone:
+            if _reads(primaries, entry, t):
+                by = _retraction(row, merged, event_id, above)
+                yield Suppressed(event_id, entry.at_ms or 0, _place(entry, above), "retracted", None, by)
+            continue
         if event_id in winners:
             matters, counts = _reads(primaries, winners[event_id], t), _place(winners[event_id], above)
         elif event_id in folded:
@@ -284,6 +217,11 @@ def _suppressed(
         if matters or _reads(primaries, entry, t):
             why: Why = "doubtful" if id(entry) in doubtful else "later_copy"
             yield Suppressed(event_id, entry.at_ms or 0, _place(entry, above), why, counts)
+
+
+def _at_ms(columns: FactColumns, entry_row: int) -> int:
+    """The time of an entry of the recent columns, which its facts have."""
+    return int(columns.at_ms[columns.entry == entry_row][0])
 
 
 def _reads(primaries: Sequence[Primary], entry: Entry, t: int) -> bool:
@@ -306,6 +244,7 @@ def with_raw(
     ``offsets``: O of the read; later entries are none of its business.
     """
     primaries, t = catalogue.primaries_of(found.field), found.freshness.t
+    above: Layer = "archive" if found.freshness.state == "archive" else "hot"
     # A position is one entry, however often the archive has it.
     entries = {entry.position: (entry, value) for entry, value in archived if offsets.holds(entry.position)}
     copies: dict[str, list[tuple[Entry, bytes]]] = {}
@@ -316,18 +255,28 @@ def with_raw(
     older: list[RawEvent] = []
     suppressed: list[RawEvent] = []
     events: list[RawEvent] = []
+    retracted: list[RawEvent] = []
+    retractions: dict[str, list[Entry]] = {}
+    for entry, _value in entries.values():
+        if entry.target is not None:
+            retractions.setdefault(entry.target, []).append(entry)
     for event_id, of_event in copies.items():
         of_event.sort(key=lambda copy: rank(copy[0], row))
         # What is folded into the older part stays: the first copy below the cut, whatever came since.
         first = next((copy for copy in of_event if row.cut.holds(copy[0].position)), None)
         folded = first is not None and row.horizon_ms is not None and (first[0].at_ms or 0) < row.horizon_ms
+        by = sorted(retractions.get(event_id, ()), key=lambda entry: rank(entry, row))
+        # So does a retracted event until the next batch, unless the batch knew of it.
+        gone = bool(by) and not (folded and not any(row.cut.holds(entry.position) for entry in by))
         winner = first if folded and first is not None else of_event[0]
         for entry, value in of_event:
-            layer: Layer = "hot" if found.freshness.state != "archive" else "archive"
-            if row.cut.holds(entry.position):
-                layer = "older" if row.horizon_ms is not None and (entry.at_ms or 0) < row.horizon_ms else "batch"
-            raw = RawEvent(event_id, entry.at_ms or 0, _place(entry, layer), value.decode("utf-8"))
-            if entry is not winner[0]:
+            layer = _layer(entry, row, above)
+            place = _place(by[0], _layer(by[0], row, above)) if by else None
+            raw = RawEvent(event_id, entry.at_ms or 0, _place(entry, layer), value.decode("utf-8"), place)
+            if gone:
+                if _reads(primaries, entry, t):
+                    retracted.append(raw)
+            elif entry is not winner[0]:
                 if _reads(primaries, entry, t) or _reads(primaries, winner[0], t):
                     suppressed.append(raw)
             elif folded:
@@ -335,22 +284,17 @@ def with_raw(
                     older.append(raw)
             elif event_id in contributing_ids:
                 events.append(raw)
-    for listed in (older, suppressed, events):
+    for listed in (older, suppressed, events, retracted):
         listed.sort(key=lambda raw: (raw.at_ms, raw.event_id, raw.place))
     missing = sorted(contributing_ids - {raw.event_id for raw in events})
-    return msgspec.structs.replace(found, raw=Raw(end.to_json(), tuple(older), tuple(suppressed), tuple(events), tuple(missing)))
+    raw_found = Raw(end.to_json(), tuple(older), tuple(suppressed), tuple(events), tuple(missing), tuple(retracted))
+    return msgspec.structs.replace(found, raw=raw_found)
 
 
-__all__ = [
-    "Contribution",
-    "Explanation",
-    "Known",
-    "Older",
-    "Part",
-    "Place",
-    "Raw",
-    "RawEvent",
-    "Suppressed",
-    "explain",
-    "with_raw",
-]
+def _layer(entry: Entry, row: ManifestRow, above: Layer) -> Layer:
+    if not row.cut.holds(entry.position):
+        return above
+    return "older" if row.horizon_ms is not None and (entry.at_ms or 0) < row.horizon_ms else "batch"
+
+
+__all__ = ["explain", "with_raw"]

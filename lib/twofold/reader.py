@@ -13,7 +13,8 @@ import msgspec
 from twofold.audit import make_served
 from twofold.catalogue import CATALOGUE, CONSENT_PRIMARIES, VERSION
 from twofold.errors import HomeError, StoreError, UsageError
-from twofold.explain import Explanation, explain, with_raw
+from twofold.explain import explain, with_raw
+from twofold.explanation import Explanation
 from twofold.features import Catalogue
 from twofold.membership import Membership, membership_of
 from twofold.merge import Merged, find_gap, merge, other_version

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from twofold.explain import Explanation, Older, Part, Place, RawEvent
+from twofold.explanation import Explanation, Older, Part, Place, RawEvent, Suppressed
 from twofold.show import console, show_offsets, shown
 from twofold.timeline import show_time
 
@@ -17,13 +17,19 @@ _WHY = {
     "later_copy": "a copy; counts: {winner}",
     "replaced": "folded by the batch; an earlier copy counts: {winner}",
     "doubtful": "may come before a copy that is folded; the next batch decides",
+    "retracted": "retracted by {retraction}",
 }
 
 
-def _position(place: Place | None) -> str:
+def _position(place: Place | None, unknown: str = "in the older part") -> str:
     if place is None:
-        return "in the older part"
+        return unknown
     return f"{place.layer} {place.topic_id[:8]}… {place.partition}:{place.offset}"
+
+
+def _why(suppressed: Suppressed) -> str:
+    retraction = _position(suppressed.retraction, "a retraction below the cut")
+    return _WHY[suppressed.why].format(winner=_position(suppressed.winner), retraction=retraction)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> None:
@@ -57,16 +63,16 @@ def show_explanation(found: Explanation) -> None:
         _show_part(part)
     if found.suppressed:
         console.print(f"copies that do not count: {len(found.suppressed)}")
-        _table(
-            [
-                (show_time(s.at_ms), s.event_id, _position(s.place), _WHY[s.why].format(winner=_position(s.winner)))
-                for s in found.suppressed
-            ]
-        )
+        _table([(show_time(s.at_ms), s.event_id, _position(s.place), _why(s)) for s in found.suppressed])
+    if found.nothing:
+        console.print(f"retractions of nothing yet: {len(found.nothing)}")
+        _table([(retraction.target, _position(retraction.place)) for retraction in found.nothing])
     if found.raw is not None:
         if found.parts and any(part.older is not None for part in found.parts):
             _show_raw("older part", found.raw.older)
         _show_raw("copies that do not count", found.raw.suppressed)
+        if found.raw.retracted:
+            _show_raw("retracted events", found.raw.retracted)
         _show_raw("contributing events", found.raw.events)
         if found.raw.missing:
             console.print(f"not in the archive yet: {', '.join(found.raw.missing[:_LINES])}", markup=False)
@@ -93,6 +99,10 @@ def _show_older(older: Older) -> None:
     times = f"first {show_time(older.first_ms)}, last {show_time(older.last_ms)}"
     ids = "".join(f", {known.event_id} of {show_time(known.at_ms)}" for known in older.events)
     console.print(f"older part: {facts}, {times}{ids}; {older.all_events} events of every kind", markup=False)
+    for retraction in older.pending:
+        console.print(
+            f"  {retraction.target}: retracted by {_position(retraction.place)}, counts until the next batch", markup=False
+        )
 
 
 def _show_raw(title: str, events: Sequence[RawEvent]) -> None:

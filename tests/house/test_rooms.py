@@ -38,6 +38,7 @@ CORE = (
     "record",
     "pinned",
     "contributing",
+    "explanation",
     "explain",
     "membership",
     "audit",

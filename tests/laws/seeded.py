@@ -25,6 +25,7 @@ KINDS = (
     "custom",
     "other",
     "email",
+    *("retraction",) * 2,
 )
 
 
@@ -46,8 +47,8 @@ def event_time(r: random.Random) -> int:
     return r.choice((EARLIEST_MS, NOW_MS))
 
 
-def bodies(r: random.Random) -> tuple[FactBody, ...]:
-    """The facts of one entry, as admission could yield them."""
+def bodies(r: random.Random, targets: Sequence[str] = ("nothing",)) -> tuple[FactBody, ...]:
+    """The facts of one entry, as admission could yield them; a retraction is of one of ``targets``."""
     kind = r.choice(KINDS)
     name, other = _or_null(r, NAMES), _or_null(r, NAMES)
     match kind:
@@ -81,16 +82,20 @@ def bodies(r: random.Random) -> tuple[FactBody, ...]:
             return tuple(FactBody("consent", key=key, value=r.choice(("granted", "denied"))) for key in keys)
         case "email":
             return (FactBody(r.choice(list(EMAIL_KINDS.values())), campaign=name, key=other),)
+        case "retraction":
+            return (FactBody("retraction", key=r.choice(targets)),)
     return (FactBody(kind, key=r.choice(NAMES)),)
 
 
 def entries(r: random.Random, most: int = 12, least: int = 0) -> list[Entry]:
     """``least`` to ``most`` ok entries of ``user:1`` with distinct event ids, in arrival order."""
     log = []
-    for number in range(r.randint(least, most)):
+    ids = [f"{r.choice(('e', 'E', 'é', '😀', chr(0xFFEE)))}{number}" for number in range(r.randint(least, most))]
+    for number, event_id in enumerate(ids):
         at = event_time(r)
-        event_id = f"{r.choice(('e', 'E', 'é', '😀', chr(0xFFEE)))}{number}"
         place = ("topic-a", r.randrange(3), number)
         channel, device = _or_null(r, ("web", "email")), _or_null(r, ("phone", "tv"))
-        log.append(Entry("1/test", *place, at + MAX_FUTURE_MS, "ok", "user:1", event_id, at, channel, device, bodies(r)))
+        log.append(
+            Entry("1/test", *place, at + MAX_FUTURE_MS, "ok", "user:1", event_id, at, channel, device, bodies(r, (*ids, "nothing")))
+        )
     return log

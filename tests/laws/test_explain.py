@@ -16,7 +16,8 @@ from tests.laws.test_states import ALL, facts, seeds, shuffled
 from twofold.catalogue import CATALOGUE
 from twofold.contributing import contributing
 from twofold.events import Entry, FactBody
-from twofold.explain import Explanation, explain, with_raw
+from twofold.explain import explain, with_raw
+from twofold.explanation import Explanation
 from twofold.merge import merge
 from twofold.record import Record, make_record
 from twofold.states import Kind
@@ -61,8 +62,8 @@ def hold(seed: int, seen: Counter[str]) -> None:
         where = f"seed {seed}, {field}"
         record, found = explained(person, t, field)
         assert found.value == record.values[field] and found.state == record.fields[field]
-        if found.state == "conflict":
-            seen["conflict"] += 1
+        if found.state != "exact":
+            seen[found.state] += 1
             continue
         told: dict[str, set[int]] = {}
         for part in found.parts:
@@ -79,7 +80,8 @@ def hold(seed: int, seen: Counter[str]) -> None:
                 seen["late"] += c.late
                 seen[c.place.layer] += 1
         # The oracle, given just what is told, and what the older part holds, says the value.
-        older = [e for e in person.winners if horizon is not None and (e.at_ms or 0) < horizon and person.row.cut.holds(e.position)]
+        # A retracted one among them counts nowhere in a field that is exact.
+        older = [e for e in folded(person) if horizon is not None and (e.at_ms or 0) < horizon]
         listed = [only(winning[event_id], ordinals) for event_id, ordinals in told.items()]
         assert not {e.event_id for e in older} & told.keys(), where
         assert oracle.values([*older, *listed], t)[field] == record.values[field], where
@@ -136,10 +138,10 @@ def test_copies_are_told_with_the_one_that_counts() -> None:
             inside = [e for e in person.hot if primary.window.holds(e.at_ms or 0, t)]
             read = {e.position for e in inside if any(map(primary.select.holds, facts([e])))}
             counts = {e.position for e in person.winners}
-            copies = [position(raw.place) for raw in found.raw.suppressed]
+            copies = [position(raw.place) for raw in (*found.raw.suppressed, *found.raw.retracted)]
             assert len(copies) == len(set(copies))
             # A doubtful copy may be the one that counts, which the oracle knows.
-            exact = "conflict" not in person.record(t).fields.values()
+            exact = set(person.record(t).fields.values()) == {"exact"}
             if exact:
                 assert set(copies) >= read - counts and not set(copies) & counts, seed
             above = {position(s.place): s for s in found.suppressed}
@@ -157,15 +159,43 @@ def test_copies_are_told_with_the_one_that_counts() -> None:
                     assert not exact or position(s.winner) in counts
                     assert position(s.winner) != place
                     seen["winner"] += 1
+            hold_retracted(person, found, seen)
             hold_raw(person, found, primary.lifetime and exact, read & counts, seen)
-    assert all(seen[name] > 5 for name in ("later_copy", "replaced", "doubtful", "winner", "older", "events")), seen
+    names = ("later_copy", "replaced", "doubtful", "winner", "older", "events", "retracted", "known retraction", "pending")
+    assert all(seen[name] > 5 for name in names), seen
+
+
+def hold_retracted(person: Person, found: Explanation, seen: Counter[str]) -> None:
+    """Whatever is told to be retracted is, by the entry that is told of."""
+    assert found.raw is not None
+    targets = {entry.position: entry.target for entry in person.hot if entry.target is not None}
+    for raw in found.raw.retracted:
+        assert raw.retraction is not None and targets[position(raw.retraction)] == raw.event_id
+    for s in found.suppressed:
+        assert (s.why == "retracted") == (s.event_id in targets.values()) or s.why == "doubtful"
+        if s.retraction is not None:
+            assert targets[position(s.retraction)] == s.event_id
+            seen["known retraction"] += 1
+    for retraction in (*found.nothing, *(r for part in found.parts if part.older for r in part.older.pending)):
+        assert targets[position(retraction.place)] == retraction.target
+    for part in found.parts:
+        pending = part.older.pending if part.older else ()
+        assert {r.target for r in pending} <= older_ids(person)
+        assert not pending or found.state in ("pending_retraction", "conflict")
+        seen["pending"] += len(pending)
+    ids = {entry.event_id for entry in person.hot}
+    assert not {retraction.target for retraction in found.nothing} & ids
+
+
+def folded(person: Person) -> list[Entry]:
+    """What counts below the cut."""
+    return oracle.winners((e for e in person.hot if person.row.cut.holds(e.position)), [TOPIC])
 
 
 def older_ids(person: Person) -> set[str]:
     """Events that the snapshot folded into the older part."""
-    folded = oracle.winners((e for e in person.hot if person.row.cut.holds(e.position)), [TOPIC])
     horizon = person.row.horizon_ms
-    return {e.event_id or "" for e in folded if horizon is not None and (e.at_ms or 0) < horizon}
+    return {e.event_id or "" for e in folded(person) if horizon is not None and (e.at_ms or 0) < horizon}
 
 
 def hold_raw(person: Person, found: Explanation, lifetime: bool, counting: set[Position], seen: Counter[str]) -> None:

@@ -10,7 +10,7 @@ from random import Random
 
 from tests.unit.manifests import TOPIC, create_manifest, new_version, write_archive
 from twofold.catalogue import CATALOGUE, VERSION
-from twofold.events import Entry, encode_entry, make_entry
+from twofold.events import ADMISSION_VERSION, Entry, encode_entry, make_entry
 from twofold.reader import Reader
 from twofold.settings import Settings
 from twofold.stores import snapshot_file
@@ -59,7 +59,7 @@ class LayeredHome:
             hot.commit([(entry, encode_entry(entry)) for entry in self.log[self.followed : count]])
         self.followed = count
 
-    def archive(self, count: int, admission_version: int = 1) -> None:
+    def archive(self, count: int, admission_version: int = ADMISSION_VERSION) -> None:
         new = self.log[self.archived : count]
         said = self.end(self.archived), self.end(count), lambda entry: self.values.get(entry.position, b"")
         write_archive(self.settings, new, *said, admission_version)

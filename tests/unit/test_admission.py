@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from twofold.events import EVENT_TYPES, REASONS, Admission, FactBody, admit, decode_entry, encode_entry, make_entry
+from twofold.events import EVENT_TYPES, FACT_KINDS, REASONS, Admission, FactBody, admit, decode_entry, encode_entry, make_entry
 from twofold.testing import hostile
 from twofold.testing.hostile_values import ABSENT, AT, BROKER_MS, Raw, event, order, track
 from twofold.timeline import Position
@@ -201,8 +201,25 @@ def test_traits_and_consent():
 
 @pytest.mark.parametrize("type_", EVENT_TYPES)
 def test_no_silent_entry(type_):
-    (fact,) = facts(event(type=type_, name="n", properties=ABSENT, traits=ABSENT))
-    assert fact.kind in {"page": ("page",), "screen": ("page",), "track": ("custom",)}.get(type_, ("other",))
+    properties = {"target_event_id": "e-0"} if type_ == "retraction" else ABSENT
+    (fact,) = facts(event(type=type_, name="n", properties=properties, traits=ABSENT))
+    named = {"page": ("page",), "screen": ("page",), "track": ("custom",), "retraction": ("retraction",)}
+    assert fact.kind in named.get(type_, ("other",))
+
+
+@pytest.mark.parametrize(("target", "key"), [("e-0", "e-0"), (7, "7"), (0, "0"), ("x" * 101, "x" * 101), (" ", " ")])
+def test_a_retraction_names_its_target(target, key):
+    (fact,) = facts(event(type="retraction", properties={"target_event_id": target}))
+    assert fact == FactBody("retraction", key=key)
+
+
+@pytest.mark.parametrize("properties", [ABSENT, {}, *({"target_event_id": t} for t in (None, "", 1.5, True, [], {}, ["e-0"]))])
+def test_a_retraction_without_a_target_is_rejected(properties):
+    assert admit(event(type="retraction", properties=properties), BROKER_MS).verdict == "schema"
+
+
+def test_kinds_that_came_later_have_later_codes():
+    assert FACT_KINDS[-2:] == ("other", "retraction")
 
 
 def test_the_message_of_an_entry():

@@ -13,7 +13,7 @@ from twofold.catalogue import CATALOGUE, VERSION
 from twofold.cli import main
 from twofold.errors import UsageError
 from twofold.events import Entry, FactBody, encode_entry
-from twofold.explain import Explanation
+from twofold.explanation import Explanation
 from twofold.reader import Reader
 from twofold.settings import Settings
 from twofold.stores import snapshot_file

@@ -317,7 +317,8 @@ def test_another_definition_is_refused_in_one_line(tmp_path: Path, capsys: pytes
     home = small(tmp_path)
     with home.reader(catalogue=SMALLER) as reader:
         with pytest.raises(
-            DefinitionError, match=rf"pin spring holds definition {CATALOGUE.fingerprint} of admission 1, installed"
+            DefinitionError,
+            match=rf"pin spring holds definition {CATALOGUE.fingerprint} of admission {ADMISSION_VERSION}, installed",
         ):
             reader.pinned("spring")
         with pytest.raises(DefinitionError, match="run `twofold batch`, then pin"):

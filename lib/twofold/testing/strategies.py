@@ -113,6 +113,8 @@ FACTS_BY_KIND: dict[str, st.SearchStrategy[tuple[FactBody, ...]]] = {
     "consent": _named("consent", PURPOSES, _pool(("granted", "granted", "denied"))),
     "custom": _alone(_body("custom", key=names)),
     "other": _alone(_body("other", key=_pool(("group", "alias", "privacy")))),
+    # Of what `histories` calls its events, of any of a log's persons; a tenth is of nothing.
+    "retraction": _alone(_body("retraction", key=_pool((*(f"e{number}" for number in range(10)), "nothing")))),
 }
 assert set(FACTS_BY_KIND) | {"purchase"} == set(FACT_KINDS)
 
@@ -273,6 +275,8 @@ def raw_events(
     elif kind in ("identify", "crm"):
         scalars = st.one_of(names, st.just(""), st.booleans(), st.integers(-9, 9), st.none(), st.just([]), st.just({}))
         event["traits"] = draw(st.dictionaries(_pool(TRAIT_KEYS), scalars, max_size=4))
+    elif kind == "retraction":
+        event["properties"] = {"target_event_id": draw(st.one_of(st.integers(0, 40).map("e{}".format), st.integers(0, 9)))}
     elif kind == "consent":
         said = _pool(("granted", "granted", "denied", "Granted", True, None))
         event["properties"] = {"purposes": draw(st.dictionaries(_pool(PURPOSES), said, max_size=2))}
