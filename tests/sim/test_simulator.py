@@ -35,6 +35,7 @@ def test_no_read_is_wrong_in_many_histories():
     tally = run(SLOW_READS, seed=1_000_000)
     assert min(tally.states[state] for state in STATES) > 300
     assert tally.conflicts > 100
+    assert tally.pending > 100
     assert tally.pairs > 3_000
 
 

@@ -20,6 +20,7 @@ from twofold.contiguity import Contiguity
 from twofold.events import Entry, make_entry
 from twofold.features import Catalogue
 from twofold.rankings import Top, Weight
+from twofold.retractions import leave_out
 from twofold.states import Kind, Latest, Mark, MoneySum
 from twofold.testing import slices
 from twofold.testing.world import Message, Parts, World
@@ -262,6 +263,61 @@ def night_without_crossing() -> Iterator[Parts]:
         yield Parts()
 
 
+@contextmanager
+def retracted_ids_forgotten() -> Iterator[Parts]:
+    """Retractions below the cut are not consulted for hot copies."""
+
+    def change(row: ManifestRow, person: PersonSnapshot, entries: list[Entry], high: Offsets) -> Any:
+        return _dedupe(row, replace(person, retracted_ids=np.empty(0, np.int64)), entries, high)
+
+    with _deduping(change):
+        yield Parts()
+
+
+def _retracting(acts: Callable[[Entry, Entry | None, dict[str, Entry]], bool]) -> AbstractContextManager[Any]:
+    """Hot retractions act only where ``acts(retraction, first hot copy of its target, first hot copies)``."""
+
+    def changed(person: PersonSnapshot, best: dict[str, Entry], retractions: Sequence[Entry]) -> Any:
+        return leave_out(person, best, [r for r in retractions if acts(r, best.get(r.target or ""), best)])
+
+    return patch.object(merge_room, "leave_out", changed)
+
+
+@contextmanager
+def retraction_by_event_time() -> Iterator[Parts]:
+    """A retraction takes out only what happened before it."""
+    with _retracting(lambda retraction, target, _best: target is None or (target.at_ms or 0) <= (retraction.at_ms or 0)):
+        yield Parts()
+
+
+@contextmanager
+def target_must_come_first() -> Iterator[Parts]:
+    """A retraction of nothing is forgotten: an event that comes after it counts."""
+    with _retracting(lambda retraction, target, _best: target is None or target.broker_ms <= retraction.broker_ms):
+        yield Parts()
+
+
+@contextmanager
+def losing_copies_do_not_retract() -> Iterator[Parts]:
+    """A retraction that loses as a copy of another event of its id does nothing."""
+    with _retracting(lambda retraction, _target, best: any(entry is retraction for entry in best.values())):
+        yield Parts()
+
+
+@contextmanager
+def pending_unflagged() -> Iterator[Parts]:
+    """A retraction of what is folded before the horizon is passed over in silence."""
+    with patch.object(merge_room, "pending_primaries", lambda *_args: frozenset()):
+        yield Parts()
+
+
+@contextmanager
+def night_keeps_the_folded() -> Iterator[Parts]:
+    """An incremental night leaves in ``older`` what was retracted since."""
+    with patch.object(slices, "holds", lambda *_args: False):
+        yield Parts()
+
+
 #: name -> mutant
 MUTANTS: dict[str, Mutant] = {
     "event-time cut": event_time_cut,
@@ -282,4 +338,10 @@ MUTANTS: dict[str, Mutant] = {
     "conflict in lifetime fields only": conflict_in_lifetime_only,
     "night drops folded copies": night_drops_folded_copies,
     "night without crossing": night_without_crossing,
+    "retracted_ids forgotten": retracted_ids_forgotten,
+    "retraction by event time": retraction_by_event_time,
+    "target must come first": target_must_come_first,
+    "losing copies do not retract": losing_copies_do_not_retract,
+    "pending not flagged": pending_unflagged,
+    "night keeps the folded": night_keeps_the_folded,
 }
