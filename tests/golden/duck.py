@@ -12,9 +12,9 @@ from typing import Any
 
 import duckdb
 
-#: The first line of each (person, event id) among the lines that count: n, person, type, name, at_ms, doc.
-_WINNERS = r"""
-create table winner as
+#: The lines that count: n, person, event_id, type, name, at_ms, doc, and what a retraction takes back.
+_COUNTING = r"""
+create table counting as
 with line as (
     select unnest(lines) as text, generate_subscripts(lines, 1) as n
     from (select string_split(content, chr(10)) as lines from read_text(?))
@@ -39,11 +39,19 @@ with line as (
     end as at_ms
     from event
 )
-select n, coalesce('user:' || user_id, 'anon:' || anonymous_id) as person, type, name, at_ms, doc
+select n, coalesce('user:' || user_id, 'anon:' || anonymous_id) as person, event_id, type, name, at_ms, doc,
+       case when type = 'retraction' then nullif(doc ->> '$.properties.target_event_id', '') end as target
 from timed
 where event_id is not null and person is not null and at_ms is not null
   and type in ('track', 'identify', 'page', 'screen', 'group', 'alias', 'email', 'crm', 'consent', 'privacy', 'retraction')
-qualify row_number() over (partition by person, event_id order by n) = 1
+  and (type <> 'retraction' or target is not null)
+"""
+#: The first line of each (person, event id), unless a line of the same person takes that id back, wherever the two stand.
+_WINNERS = """
+create table winner as
+select n, person, type, name, at_ms, doc from (
+    from counting qualify row_number() over (partition by person, event_id order by n) = 1) as first
+where not exists (from counting back where back.person = first.person and back.target = first.event_id)
 """
 
 _VIEWS = r"""
@@ -100,13 +108,14 @@ class DuckLog:
 
     def __init__(self, path: Path) -> None:
         self._db = duckdb.connect(config={"threads": 2})
-        self._db.execute(_WINNERS, [str(path)])
+        self._db.execute(_COUNTING, [str(path)])
+        self._db.execute(_WINNERS)
         self._db.execute(_VIEWS)
 
     def values(self, t: int, persons: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
         """person -> feature -> value at ``t`` (epoch ms); every person with a line that counts, or the persons named."""
         if persons is None:
-            persons = [person for (person,) in self._db.execute("select distinct person from winner order by person").fetchall()]
+            persons = [person for (person,) in self._db.execute("select distinct person from counting order by person").fetchall()]
         out: dict[str, dict[str, Any]] = {person: {feature: _absent(feature) for feature in FEATURES} for person in persons}
         for feature, sql in FEATURES.items():
             for person, value in self._db.execute(sql, {"t": t}).fetchall():

@@ -98,6 +98,7 @@ def _generated(rng):
                     line(event_id, "track", at, "Order Completed", money | {"products": products}, **who),
                     line(event_id, "track", at, "Order Refunded", {"total": "3"}, **who),
                     line(event_id, "email", at, rng.choice(("Email Sent", "Email Opened")), **who),
+                    line(event_id, "retraction", at, None, {"target_event_id": f"e{rng.randrange(230)}"}, **who),
                 )
             )
         )
@@ -109,6 +110,7 @@ def test_equal_to_the_oracle_on_generated_lines(tmp_path, seed):
     path = write(tmp_path / "log.jsonl", _generated(Random(seed)))
     entries = list(oracle.admit_lines(oracle.read_lines([path])))
     assert all(entry.verdict == "ok" for entry in entries)
+    assert len(oracle.winners(entries, [oracle.FILE_TOPIC])) < len({(entry.person, entry.event_id) for entry in entries})
     log = DuckLog(path)
     for t in (T, T - 1, T + 1, T + 2, T - 7 * DAY_MS, T + 7 * DAY_MS, T + 30 * DAY_MS + 1, T + 400 * DAY_MS):
         assert log.values(t) == of_oracle(entries, t), t

@@ -17,7 +17,7 @@ from twofold.stores.snapshot_file import SnapshotFile, snapshot_path, write
 from twofold.timeline import EMPTY_OFFSETS
 from twofold.views import ManifestRow, PersonSnapshot
 
-KINDS = ("page", "view", "order", "purchase", "trait", "consent")
+KINDS = ("page", "view", "order", "purchase", "trait", "consent", "other", "retraction")
 
 
 def _entry(r: random.Random, person: str, n: int) -> Entry:
@@ -41,12 +41,13 @@ def _entry(r: random.Random, person: str, n: int) -> Entry:
     )
 
 
-def _state_batch(people: list[tuple[str, dict, list[int], list[Entry]]]) -> pa.RecordBatch:
+def _state_batch(people: list[tuple[str, dict, list[int], list[int], list[Entry]]]) -> pa.RecordBatch:
     rows = [
         {
             "person": person,
             "older_json": msgspec.json.encode(older).decode(),
             "older_ids": ids,
+            "retracted_ids": retracted,
             "recent": [
                 {
                     "event_id": e.event_id,
@@ -62,7 +63,7 @@ def _state_batch(people: list[tuple[str, dict, list[int], list[Entry]]]) -> pa.R
                 for e in sorted(entries, key=lambda e: (e.at_ms, e.event_id))
             ],
         }
-        for person, older, ids, entries in people
+        for person, older, ids, retracted, entries in people
     ]
     return pa.RecordBatch.from_pylist(rows, schema=STATE_SCHEMA)
 
@@ -82,7 +83,13 @@ _RECENT = pa.struct(
     ]
 )
 STATE_SCHEMA = pa.schema(
-    [("person", pa.string()), ("older_json", pa.string()), ("older_ids", pa.list_(pa.int64())), ("recent", pa.list_(_RECENT))]
+    [
+        ("person", pa.string()),
+        ("older_json", pa.string()),
+        ("older_ids", pa.list_(pa.int64())),
+        ("retracted_ids", pa.list_(pa.int64())),
+        ("recent", pa.list_(_RECENT)),
+    ]
 )
 
 
@@ -94,14 +101,20 @@ def test_a_batch_packs_the_same_bytes_as_each_person(seed: int) -> None:
         person = f"user:{n:03d}{r.choice(('', 'é'))}"
         entries = [_entry(r, person, i) for i in range(r.choice((0, 1, 3, 20)))]
         ids = sorted(id_hash(f"old{n}-{i}") for i in range(r.choice((0, 2))))
-        people.append((person, {"orders_lifetime": n} if n % 2 else {}, ids, entries))
+        retracted = sorted(id_hash(f"back{n}-{i}") for i in range(r.choice((0, 1, 3))))
+        people.append((person, {"orders_lifetime": n} if n % 2 else {}, ids, retracted, entries))
     packed = dict(pack_batch(_state_batch(people)))
-    for person, older, ids, entries in people:
+    # A version of the table of before retractions.
+    before = dict(pack_batch(_state_batch(people).drop_columns(["retracted_ids"])))
+    for person, older, ids, retracted, entries in people:
         columns = FactColumns.of_entries((e, 0) for e in entries)
-        want = PersonSnapshot(older, np.array(ids, dtype=np.int64), columns)
+        want = PersonSnapshot(older, np.array(ids, dtype=np.int64), columns, np.array(retracted, dtype=np.int64))
         got = PersonSnapshot.unpack(packed[person])
         assert got.older == older
         assert got.older_ids.tolist() == ids
+        assert got.retracted_ids.tolist() == retracted
+        assert PersonSnapshot.unpack(before[person]).retracted_ids.tolist() == []
+        assert PersonSnapshot.unpack(before[person]).recent.pack() == columns.pack()
         assert got.recent.facts() == columns.facts()
         assert got.recent.pack() == columns.pack()
         if older:

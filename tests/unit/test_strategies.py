@@ -81,6 +81,19 @@ CORNERS = {
     "a rejection": lambda log: any(e.verdict != "ok" for e in log),
     "a negative purchase": lambda log: any(f.kind == "purchase" and f.quantity < 0 for e in log for f in e.facts),
     "two currencies": lambda log: len({f.currency for e in log for f in e.facts if f.kind == "order" and f.amount_minor}) > 1,
+    "a retraction of an earlier event": lambda log: any(
+        b.target is not None and (a.person, a.event_id) == (b.person, b.target) for n, b in enumerate(log) for a in log[:n]
+    ),
+    "a retraction of a later event": lambda log: any(
+        b.target is not None and (a.person, a.event_id) == (b.person, b.target) for n, b in enumerate(log) for a in log[n + 1 :]
+    ),
+    "a retraction of another person's event only": lambda log: any(
+        b.target is not None
+        and b.target in {a.event_id for a in log}
+        and (b.person, b.target) not in {(a.person, a.event_id) for a in log}
+        for b in log
+    ),
+    "a retraction of nothing": lambda log: any(b.target not in {None, *(a.event_id for a in log)} for b in log),
     "a purchase of no product": lambda log: any(f.kind == "purchase" and f.product is None for e in log for f in e.facts),
 }
 

@@ -354,6 +354,19 @@ def _facts() -> Iterator[tuple[str, bytes]]:
     yield "custom-name-number", event(type="track", name=5)
     yield "custom-case", track("product viewed", product_id=True)
     yield "traits-unjudged", event(type="page", traits={"a": 1})
+    yield "retraction-nothing", event(type="retraction", properties=ABSENT)
+    yield "retraction-null-properties", event(type="retraction", properties=None)
+    yield "retraction-text-properties", event(type="retraction", properties="e-1")
+    yield "retraction-of-itself", event(type="retraction", properties={"target_event_id": "e-1"})
+    yield "retraction-of-many", event(type="retraction", properties={"target_event_id": ["e-1", "e-2"]})
+    yield "retraction-outside", event(type="retraction", properties={}, target_event_id="e-1")
+    yield "retraction-case", event(type="retraction", properties={"Target_Event_Id": "e-1"})
+    yield "retraction-with-more", event(type="retraction", name=5, properties={"target_event_id": 7, "total": True, "products": 5})
+    yield "retraction-no-id", event(type="retraction", event_id=ABSENT, properties={"target_event_id": "e-1"})
+    yield "retraction-no-id-no-target", event(type="retraction", event_id=ABSENT, properties={})
+    yield "retraction-long", event(type="retraction", properties={"target_event_id": "x" * 101})
+    yield "retraction-oversize", event(type="retraction", properties={"target_event_id": "x" * (E.MAX_FACT_TEXT_BYTES + 1)})
+    yield "retraction-track", track("retraction", target_event_id=True)
 
 
 def corpus() -> list[tuple[str, bytes]]:
