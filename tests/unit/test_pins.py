@@ -20,7 +20,7 @@ from twofold import pinned_reader
 from twofold.catalogue import CATALOGUE, CONSENT_FEATURES, VERSION
 from twofold.cli import main
 from twofold.errors import DefinitionError, PinError, StoreError, UsageError
-from twofold.events import Entry, FactBody
+from twofold.events import ADMISSION_VERSION, Entry, FactBody
 from twofold.pinned import PinnedRecord, reaches
 from twofold.reader import Reader
 from twofold.settings import Settings
