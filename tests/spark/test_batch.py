@@ -86,14 +86,20 @@ def page(offset: int, person: str = "user:1", partition: int = 0, **changes) -> 
 
 # --- the plain recomputation --------------------------------------------------------------------------------------------------
 def plain_state(entries: list[Entry], horizon_ms: int, topics=(TOPIC,), catalogue=CATALOGUE) -> dict[str, tuple]:
-    """person -> (older states that are not zero, sorted hashes, recent winners by (event time, id))."""
+    """person -> (older states that are not zero, sorted hashes, recent winners by (event time, id), hashes of what is retracted)."""
     best: dict[tuple, Entry] = {}
     for entry in sorted(entries, key=lambda e: (e.broker_ms, topics.index(e.topic_id), e.partition, e.offset)):
         if entry.verdict == "ok":
             best.setdefault((entry.person, entry.event_id), entry)
+    gone: dict[str, set[str]] = {}
+    for entry in entries:
+        if entry.verdict == "ok" and entry.target is not None:
+            gone.setdefault(entry.person, set()).add(entry.target)
     people: dict[str, list[Entry]] = {}
-    for (person, _id), entry in best.items():
-        people.setdefault(person, []).append(entry)
+    for (person, event_id), entry in best.items():
+        won = people.setdefault(person, [])
+        if event_id not in gone.get(person, ()):
+            won.append(entry)
     out = {}
     for person, won in people.items():
         old = [entry for entry in won if entry.at_ms < horizon_ms]
@@ -101,7 +107,7 @@ def plain_state(entries: list[Entry], horizon_ms: int, topics=(TOPIC,), catalogu
         states = {p.name: p.state.fold(filter(p.select.holds, facts)) for p in catalogue.lifetime}
         older = {p.name: states[p.name] for p in catalogue.lifetime if states[p.name] != p.state.zero()}
         new = sorted((entry for entry in won if entry.at_ms >= horizon_ms), key=lambda e: (e.at_ms, e.event_id))
-        out[person] = (older, sorted(id_hash(e.event_id) for e in old), new)
+        out[person] = (older, sorted(id_hash(e.event_id) for e in old), new, sorted(map(id_hash, gone.get(person, ()))))
     return out
 
 
@@ -122,9 +128,10 @@ def assert_published(home: Settings, row, entries: list[Entry], catalogue: Catal
     assert sorted(table["person"].to_pylist()) == sorted(expected)
     snapshot = SnapshotFile(snapshot_path(home.snapshots_path, row.snapshot), row)
     assert list(snapshot.persons()) == sorted(expected, key=str.encode)
-    for found in table.select(["person", "older_json", "older_ids", "recent"]).to_pylist():
+    for found in table.select(["person", "older_json", "older_ids", "retracted_ids", "recent"]).to_pylist():
         person = found["person"]
-        older, ids, recent = expected[person]
+        older, ids, recent, retracted = expected[person]
+        assert found["retracted_ids"] == retracted == snapshot.person(person).retracted_ids.tolist()
         assert decoded(json.loads(found["older_json"])) == older
         assert found["older_ids"] == ids
         as_drawn = [Entry(**{**{n: getattr(e, n) for n in e.__struct_fields__}, "version": "1/x"}) for e in recent]
@@ -134,9 +141,13 @@ def assert_published(home: Settings, row, entries: list[Entry], catalogue: Catal
         assert decoded(part.older) == older and part.older_ids.tolist() == ids
         assert part.recent.facts() == FactColumns.of_entries([(entry, 0) for entry in recent]).facts()
     snapshot.close()
-    won = [entry for _older, _ids, recent in expected.values() for entry in recent]
-    winners = len(won) + sum(len(ids) for _older, ids, _recent in expected.values())
+    won = [entry for _older, _ids, recent, _retracted in expected.values() for entry in recent]
+    winners = len(won) + sum(len(ids) for _older, ids, _recent, _retracted in expected.values())
     ok = len({entry.position for entry in entries if entry.verdict == "ok"})
+    targets = {(entry.person, entry.target) for entry in entries if entry.verdict == "ok" and entry.target is not None}
+    nothing = targets - {(entry.person, entry.event_id) for entry in entries if entry.verdict == "ok"}
+    assert (row.counts["retractions"], row.counts["retractions_of_nothing"]) == (len(targets), len(nothing))
+    winners += row.counts["retracted"]
     assert row.counts["entries"] == len({entry.position for entry in entries})
     assert row.counts["ok"] == ok and row.counts["duplicates"] == ok - winners and row.counts["persons"] == len(expected)
     for reason in {entry.verdict for entry in entries} - {"ok"}:

@@ -22,12 +22,12 @@ from twofold.catalogue import CATALOGUE
 from twofold.errors import RebuildRunning
 from twofold.features import Catalogue
 from twofold.settings import Settings
-from twofold.spark.cut import Pinned, Survey, pin
+from twofold.spark.cut import Pinned, pin
 from twofold.spark.drift import audit
 from twofold.spark.gate import gated, load_suites
 from twofold.spark.incremental import compare_night, fold_night, pin_night
 from twofold.spark.published import append_row, write_version
-from twofold.spark.state_rows import STATE, ok_entries, state_rows, tasks_of
+from twofold.spark.state_rows import STATE, counts_of, held, ok_entries, state_rows, tasks_of
 from twofold.spark.wide import write_wide
 from twofold.stores import snapshot_file
 from twofold.stores.manifest import rows
@@ -42,16 +42,6 @@ Mode = Literal["full", "incremental", "compare"]
 
 def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _counts(found: Survey, people: dict[str, Any]) -> dict[str, int]:
-    counts = found.counts()
-    return {
-        **counts,
-        "duplicates": counts["ok"] - (people["entries"] or 0),
-        "persons": people["persons"],
-        "facts": people["facts"] or 0,
-    }
 
 
 # --- the rebuild ------------------------------------------------------------------------------------------------------------------
@@ -82,14 +72,10 @@ def fold_state(pinned: Pinned, location: str) -> ManifestRow:
     assert row.horizon_ms is not None
     ok = ok_entries(pinned.judged, row.topics)
     people = Observation()
-    observed = state_rows(ok, pinned.catalogue, row.horizon_ms, tasks_of(pinned.found.entries)).observe(
-        people,
-        F.count(F.lit(1)).alias("persons"),
-        F.sum("entries").alias("entries"),
-        F.sum("facts").alias("facts"),
-    )
+    folded = state_rows(ok, pinned.catalogue, row.horizon_ms, tasks_of(pinned.found.entries))
+    observed = folded.observe(people, *held(), F.sum("facts").alias("facts"))
     version = write_version(observed.select(*STATE), location, row.snapshot)
-    return replace(row, tables={"state": version}, counts=_counts(pinned.found, people.get))
+    return replace(row, tables={"state": version}, counts=counts_of(pinned.found, people.get))
 
 
 def _rebuild(

@@ -4,7 +4,7 @@ A row is a campaign and a UTC day. E-mail facts count on the day of their own ev
 of the same person within the 7 days up to it** (``order - 7 d < click <= order``; of clicks at one instant the larger event id)
 and on the day of that click, whatever came between: a second order within the 7 days counts for the same click again. Events
 without a campaign are of no campaign, so a click without one takes no order away from a click before it. As everywhere, the
-first ok copy of an event is the one that counts, and only facts before ``as_of``.
+first ok copy of an event is the one that counts, of an event that was taken back none, and only facts before ``as_of``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from twofold.spark.lower import MONEY
-from twofold.spark.state_rows import RANK, winners
+from twofold.spark.state_rows import RANK, target_hash, winners
 from twofold.timeline import DAY_MS
 
 #: How long after a click an order counts for it.
@@ -48,19 +48,22 @@ def _day(at_ms: Column) -> Column:
 def _mail_and_orders(entries: DataFrame) -> DataFrame:
     """Entries as their first fact, which is where an e-mail or an order stands; what is neither keeps only its rank.
 
-    It has to keep that: a copy of another kind may be the one that wins.
+    It has to keep that: a copy of another kind may be the one that wins. Of a retraction ``target``: what it takes back.
     """
     fact = F.get("facts", F.lit(0))
     kind, campaign = fact["kind"], fact["campaign"]
     counts = (kind == "order") | (kind.isin(*_COUNTED.values()) & campaign.isNotNull())
     columns = {name: F.when(counts, fact[name]).alias(name) for name in ("kind", "campaign", "amount_minor", "currency")}
-    return entries.select("person", "event_id", "at_ms", *RANK, *columns.values())
+    return entries.select("person", "event_id", "at_ms", *RANK, *columns.values(), target_hash().alias("target"))
 
 
 def campaign_rows(entries: DataFrame, as_of_ms: int, partitions: int) -> DataFrame:
     """Rows of ``CAMPAIGN_COLUMNS`` from ok entries (columns of ``ENTRY``) at ``as_of_ms``, sorted; one shuffle by person."""
-    won = winners(_mail_and_orders(entries).repartition(partitions, "person"))
-    facts = won.where(F.col("kind").isNotNull() & (F.col("at_ms") < as_of_ms))
+    placed = _mail_and_orders(entries).repartition(partitions, "person")
+    # Of all copies: one that loses takes its target back all the same.
+    won = winners(placed.withColumn("_retracted", F.collect_set("target").over(Window.partitionBy("person"))))
+    taken_back = F.array_contains("_retracted", F.xxhash64("event_id"))
+    facts = won.where(F.col("kind").isNotNull() & (F.col("at_ms") < as_of_ms) & ~taken_back).drop("target", "_retracted")
 
     is_order = F.col("kind") == "order"
     click = F.when(F.col("kind") == _COUNTED["clicked"], F.struct("at_ms", "campaign"))

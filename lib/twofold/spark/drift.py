@@ -2,7 +2,8 @@
 
 Both are folded to one instant, the new ``as_of``, and compared in every field of every person. They are two ways to one
 answer, so a difference is explained or it is a fault: ``erasure`` (the person was erased in between), ``conflict`` (the fold over
-the snapshot before cannot tell which copy of a folded event wins, and says so for that field), else ``unexplained``.
+the snapshot before cannot tell which copy of a folded event wins, and says so for that field), ``retraction`` (it cannot take a
+folded event out again, and says so), else ``unexplained``.
 Under another definition every field may differ (``definition``) and nothing is compared.
 """
 
@@ -29,6 +30,8 @@ from twofold.views import ManifestRow
 #: Persons that a refusal names, and positions of each.
 _NAMED = 10
 _POSITIONS = 3
+#: What a difference may be, the first that holds.
+_CLASSES = ("erasure", "conflict", "retraction", "unexplained")
 #: The field of a person who is in one of the two only.
 _PRESENCE = "person"
 
@@ -49,7 +52,7 @@ def audit(
         differing = compared.unionByName(_damaged(read_state(spark, settings.table("state"), row)))
         counts = differing.agg(*_counts()).first()
         verdict = "refused" if counts["unexplained"] else "equal"
-        result |= {name: counts[name] or 0 for name in ("persons", "erasure", "conflict", "unexplained")}
+        result |= {name: counts[name] or 0 for name in ("persons", *_CLASSES)}
         result["fields"] = result["persons"] * len(pinned.catalogue.features)
         if verdict == "refused":
             raise DriftRefused(_refusal(settings, pinned, row, differing, counts))
@@ -67,13 +70,13 @@ def _not_comparable(parent: ManifestRow, row: ManifestRow, settings: Settings) -
 
 
 def _before(spark: Any, settings: Settings, pinned: Pinned, row: ManifestRow, tasks: int) -> DataFrame:
-    """``person``, ``conflict`` and a column a feature: the snapshot before ⊕ the entries since, at the new ``as_of``."""
+    """``person``, ``conflict``, ``pending``, a column a feature: the snapshot before ⊕ the entries since, at the new ``as_of``."""
     parent = pinned.parent
     assert row.as_of_ms is not None
     since = ok_entries(judged_entries(pinned.archive, row.cut, parent.cut), row.topics)
     state = read_state(spark, settings.table("state"), parent)
     merged = merge_people(state, since, parent, pinned.catalogue, row.as_of_ms, tasks)
-    return merged.select("person", "conflict", *value_columns(pinned.catalogue, F.col("states"), row.as_of_ms))
+    return merged.select("person", "conflict", "pending", *value_columns(pinned.catalogue, F.col("states"), row.as_of_ms))
 
 
 def _after(spark: Any, settings: Settings, row: ManifestRow) -> DataFrame:
@@ -87,10 +90,10 @@ def _comparable(column: Column, type_: str) -> Column:
 
 
 def _differing(before: DataFrame, after: DataFrame, catalogue: Catalogue, erased: DataFrame | None) -> DataFrame:
-    """Every person once (``compared``) with the fields that differ by what explains them: ``erasure, conflict, unexplained``."""
+    """Every person once (``compared``) with the fields that differ by what explains them: ``_CLASSES``."""
     names = list(catalogue.features)
     # A struct a side: null where the person is not in it.
-    old = before.select("person", "conflict", F.struct(F.lit(True).alias("_here"), *names).alias("before"))
+    old = before.select("person", "conflict", "pending", F.struct(F.lit(True).alias("_here"), *names).alias("before"))
     new = after.select("person", F.struct(F.lit(True).alias("_here"), *names).alias("after"))
     both = old.join(new, "person", "full_outer")
     gone = F.lit(False)
@@ -108,15 +111,24 @@ def _differing(before: DataFrame, after: DataFrame, catalogue: Catalogue, erased
     differing = present(differs(name, type_) for name, type_, _comment in feature_columns(catalogue))
     fields = F.when(in_one_only, F.array(F.lit(_PRESENCE))).otherwise(differing)
     none = present(())
-    found = both.select("person", fields.alias("fields"), F.coalesce("conflict", none).alias("conflict"), gone.alias("gone"))
-    doubtful = present(_when_any(F.col("conflict"), [p.name for p in catalogue.primaries_of(name)], name) for name in names)
-    explained = F.when(F.size("fields") == 0, none).otherwise(doubtful)
-    return found.withColumn("_doubtful", explained).select(
+    said = [F.coalesce(name, none).alias(name) for name in ("conflict", "pending")]
+    found = both.select("person", fields.alias("fields"), *said, gone.alias("gone"))
+
+    def explained(by: str) -> Column:
+        of = present(_when_any(F.col(by), [p.name for p in catalogue.primaries_of(name)], name) for name in names)
+        return F.when(F.size("fields") == 0, none).otherwise(of)
+
+    def kept(columns: Column) -> Column:
+        return F.when(F.col("gone"), none).otherwise(columns)
+
+    doubtful = found.withColumn("_doubtful", explained("conflict")).withColumn("_pending", explained("pending"))
+    return doubtful.withColumn("_left", F.array_except("fields", "_doubtful")).select(
         "person",
         F.lit(1).alias("compared"),
         F.when(F.col("gone"), F.col("fields")).otherwise(none).alias("erasure"),
-        F.when(F.col("gone"), none).otherwise(F.array_intersect("fields", "_doubtful")).alias("conflict"),
-        F.when(F.col("gone"), none).otherwise(F.array_except("fields", "_doubtful")).alias("unexplained"),
+        kept(F.array_intersect("fields", "_doubtful")).alias("conflict"),
+        kept(F.array_intersect("_left", "_pending")).alias("retraction"),
+        kept(F.array_except("_left", "_pending")).alias("unexplained"),
     )
 
 
@@ -128,6 +140,7 @@ def _damaged(state: DataFrame) -> DataFrame:
         F.lit(0).alias("compared"),
         none.alias("erasure"),
         none.alias("conflict"),
+        none.alias("retraction"),
         F.array(F.lit("older_json")).alias("unexplained"),
     )
 
@@ -140,7 +153,7 @@ def _counts() -> list[Column]:
     """Persons compared; differing fields by what explains them; persons with an unexplained one."""
     return [
         F.sum("compared").alias("persons"),
-        *(F.sum(F.size(name)).alias(name) for name in ("erasure", "conflict", "unexplained")),
+        *(F.sum(F.size(name)).alias(name) for name in _CLASSES),
         F.count_if(F.size("unexplained") > 0).alias("unexplained_persons"),
     ]
 

@@ -3,6 +3,9 @@
 A row is recomputed when the slice holds an ok entry of the person, or an entry of theirs falls before the new horizon; it goes
 through the same fold as a full rebuild, which reads the person's recent and new entries instead of all. Other rows are copied.
 
+A retraction in the slice takes its target out of the person's recent and new entries. What is folded before the horizon cannot
+be taken out of a state again: a person who retracts such an event is folded anew from the archive.
+
 What a night cannot know it refuses: an event that is folded before the horizon is known by the hash of its id alone, so a new
 entry with that hash is looked up in the archive, and only one that loses against an older copy is left out.
 """
@@ -21,10 +24,22 @@ from twofold.catalogue import CATALOGUE
 from twofold.errors import IncrementalDiffers, IncrementalRefused
 from twofold.features import Catalogue
 from twofold.settings import Settings
-from twofold.spark.cut import Pinned, Survey, judged_entries, pin_span, pinned_span, slice_of, survey
+from twofold.spark.cut import Pinned, Survey, below, judged_entries, pin_span, pinned_span, slice_of, survey
 from twofold.spark.plus import plus
 from twofold.spark.published import write_version
-from twofold.spark.state_rows import RANK, RECENT, STATE, fold_people, number_of_facts, ok_entries
+from twofold.spark.state_rows import (
+    RANK,
+    STATE,
+    by_person,
+    counts_of,
+    fold_people,
+    hashes,
+    held,
+    number_of_facts,
+    ok_entries,
+    state_rows,
+    tasks_of,
+)
 from twofold.views import ManifestRow
 
 #: Up to so many persons their keys are sent to every task, and the large side of a join stays where it is.
@@ -98,10 +113,12 @@ def _state(spark: Any, settings: Settings, row: ManifestRow) -> DataFrame:
 
 # --- the persons to recompute ----------------------------------------------------------------------------------------------------
 class Touched(NamedTuple):
-    """How many persons are recomputed, and how many of their new entries have a hash that is in ``older_ids``."""
+    """How many persons are recomputed, how many of their new entries have a hash that is in ``older_ids``, and how many persons
+    retract an event whose hash is there."""
 
     persons: int
     folded: int
+    anew: int
 
 
 def _hash(entry: Column) -> Column:
@@ -116,21 +133,24 @@ def _sent(persons: DataFrame, count: int) -> DataFrame:
 def _persons(night: Night) -> Iterator[tuple[DataFrame, Touched]]:
     """One row a person to recompute, kept while the context lasts.
 
-    The parent's ``older``, ``older_ids`` and ``recent`` (null for a new person), the slice's entries ``new`` (null where only
-    the horizon moved), and ``folded``: hashes of new entries that stand in ``older_ids``.
+    The parent's columns (null for a new person), the slice's entries ``new`` and the ``targets`` of their retractions (null
+    where only the horizon moved); ``folded``: hashes of new entries that stand in ``older_ids``; ``anew``: whether a target does.
     """
     ok = ok_entries(night.slice, night.pinned.row.topics)
-    by_person = ok.groupBy("person").agg(F.collect_list(F.struct(*RECENT)).alias("new"))
     named = _sent(ok.select("person").distinct().withColumn("_named", F.lit(True)), night.slice_entries)
     # Recent entries are sorted by event time: the first one crosses before all others.
     crosses = F.coalesce(F.get("recent", F.lit(0))["at_ms"] < night.horizon_ms, F.lit(False))
     known = night.state.join(named, "person", "left").where(F.col("_named").isNotNull() | crosses)
-    both = known.select("person", "older", "older_ids", "recent").join(by_person, "person", "full_outer")
-    folded = F.coalesce(F.array_intersect("older_ids", F.transform("new", _hash)), F.array().cast("array<bigint>"))
-    persons = both.withColumn("folded", folded).persist()
+    kept = ("person", "older", "older_ids", "retracted_ids", "awaited_ids", "recent")
+    both = known.select(*kept).join(by_person(ok, "new"), "person", "full_outer")
+    anew = F.size(F.array_intersect(hashes("older_ids"), hashes("targets"))) > 0
+    folded = F.when(anew, hashes(F.lit(None))).otherwise(hashes(F.array_intersect("older_ids", F.transform("new", _hash))))
+    persons = both.withColumns({"folded": folded, "anew": anew}).persist()
     try:
-        (found,) = persons.agg(F.count(F.lit(1)).alias("persons"), F.sum(F.size("folded")).alias("folded")).collect()
-        yield persons, Touched(found.persons, found.folded or 0)
+        (found,) = persons.agg(
+            F.count(F.lit(1)).alias("persons"), F.sum(F.size("folded")).alias("folded"), F.count_if("anew").alias("anew")
+        ).collect()
+        yield persons, Touched(found.persons, found.folded or 0, found.anew)
     finally:
         persons.unpersist()
 
@@ -158,28 +178,51 @@ def _recomputed(night: Night, persons: DataFrame) -> DataFrame:
     """The rows of the persons to recompute, as :func:`night_rows` gives them."""
     catalogue = night.pinned.catalogue
     recent_type = night.state.schema["recent"].dataType
-    nothing, no_ids = F.array().cast(recent_type), F.array().cast("array<bigint>")
+    nothing = F.array().cast(recent_type)
     new = F.filter("new", lambda entry: ~F.array_contains(F.col("folded"), _hash(entry)))
+    before, targets = hashes("retracted_ids"), hashes("targets")
+    # A target that was retracted before has come, or is awaited already.
+    awaited = F.array_union(hashes("awaited_ids"), F.array_except(targets, before))
     folded = fold_people(
         persons.select(
             "person",
             F.struct("older", "older_ids").alias("_before"),
+            F.sort_array(F.array_union(before, targets)).alias("retracted_ids"),
+            F.sort_array(awaited).alias("awaited_ids"),
             number_of_facts(F.coalesce("recent", nothing)).alias("_facts_before"),
             F.concat(F.coalesce("recent", nothing), F.coalesce(new, nothing)).alias("copies"),
         ),
         catalogue,
         night.horizon_ms,
     )
-    before = F.col("_before.older")
-    states = [plus(p.state, before[p.name], F.col("older")[p.name]).alias(p.name) for p in catalogue.lifetime]
+    older = F.col("_before.older")
+    states = [plus(p.state, older[p.name], F.col("older")[p.name]).alias(p.name) for p in catalogue.lifetime]
     rows = folded.select(
         "person",
         F.struct(*states).alias("older"),
-        F.sort_array(F.concat(F.coalesce("_before.older_ids", no_ids), "older_ids")).alias("older_ids"),
+        F.sort_array(F.concat(hashes("_before.older_ids"), "older_ids")).alias("older_ids"),
+        "retracted_ids",
+        "awaited_ids",
         "recent",
         (F.col("facts") - F.col("_facts_before")).alias("_facts"),
     )
     return rows.withColumn("older_json", F.to_json("older")).select(*STATE, "_facts")
+
+
+def _folded_anew(night: Night, persons: DataFrame) -> DataFrame:
+    """The rows of these persons from all that the archive has of them, as :func:`night_rows` gives them."""
+    catalogue, row = night.pinned.catalogue, night.pinned.row
+    tasks = tasks_of(0)
+    chosen = night.pinned.judged.join(F.broadcast(persons.select("person")), "person", "left_semi")
+
+    def rows_below(judged: DataFrame, horizon_ms: int) -> DataFrame:
+        return state_rows(ok_entries(judged, row.topics), catalogue, horizon_ms, tasks)
+
+    assert night.parent.horizon_ms is not None
+    before = rows_below(chosen.where(below(night.parent.cut)), night.parent.horizon_ms)
+    facts = before.select("person", F.col("facts").alias("_facts_before"))
+    now = rows_below(chosen, night.horizon_ms).join(facts, "person", "left")
+    return now.select(*STATE, (F.col("facts") - F.coalesce("_facts_before", F.lit(0))).alias("_facts"))
 
 
 @contextmanager
@@ -193,8 +236,11 @@ def night_rows(night: Night) -> Iterator[tuple[DataFrame, Touched]]:
         if touched.folded:
             _refuse_lower_copies(night, persons)
         others = night.state.join(_sent(persons.select("person"), touched.persons), "person", "left_anti")
-        copied = others.select(*STATE, F.lit(0).cast("bigint").alias("_facts"))
-        yield _recomputed(night, persons).unionByName(copied).sortWithinPartitions("person"), touched
+        rows = others.select(*STATE, F.lit(0).cast("bigint").alias("_facts"))
+        rows = _recomputed(night, persons.where(~F.col("anew"))).unionByName(rows)
+        if touched.anew:
+            rows = rows.unionByName(_folded_anew(night, persons.where("anew")))
+        yield rows.sortWithinPartitions("person"), touched
 
 
 def fold_night(night: Night, location: str) -> ManifestRow:
@@ -202,31 +248,17 @@ def fold_night(night: Night, location: str) -> ManifestRow:
 
     Nothing is written when no row changes: the new snapshot names the parent's version. Raises :class:`IncrementalRefused`.
     """
-    parent, found, row = night.parent, night.pinned.found.counts(), night.pinned.row
+    parent, found, row = night.parent, night.pinned.found, night.pinned.row
     with night_rows(night) as (rows, touched):
         version = parent.tables["state"]
-        counts = {"persons": parent.counts["persons"], "entries": parent.counts["ok"] - parent.counts["duplicates"], "facts": 0}
+        # Nobody is touched: nothing lies in the slice but rejected entries.
+        counts = {**parent.counts, **found.counts()}
         if touched.persons:
             people = Observation()
-            observed = rows.observe(
-                people,
-                F.count(F.lit(1)).alias("persons"),
-                F.sum(F.size("older_ids") + F.size("recent")).alias("entries"),
-                F.sum("_facts").alias("facts"),
-            )
+            observed = rows.observe(people, *held(), F.sum("_facts").alias("facts"))
             version = write_version(observed.select(*STATE), location, row.snapshot)
-            counts = people.get
-    return replace(
-        row,
-        tables={"state": version},
-        counts={
-            **found,
-            "duplicates": found["ok"] - counts["entries"],
-            "persons": counts["persons"],
-            "facts": parent.counts["facts"] + counts["facts"],
-            "rows_recomputed": touched.persons,
-        },
-    )
+            counts = counts_of(found, {**people.get, "facts": parent.counts["facts"] + (people.get["facts"] or 0)})
+    return replace(row, tables={"state": version}, counts={**counts, "rows_recomputed": touched.persons})
 
 
 # --- the comparison --------------------------------------------------------------------------------------------------------------
@@ -234,7 +266,7 @@ def differing(ours: DataFrame, theirs: DataFrame) -> DataFrame:
     """``person`` of every row of ``STATE`` that the two frames do not hold alike; maps compare by their order too."""
 
     def comparable(rows: DataFrame) -> DataFrame:
-        return rows.select("person", F.struct(F.to_json("older"), "older_json", "older_ids", "recent").alias("row"))
+        return rows.select("person", F.struct(F.to_json("older"), *STATE[2:]).alias("row"))
 
     a, b = comparable(ours).alias("a"), comparable(theirs).alias("b")
     both = a.join(b, "person", "full_outer")

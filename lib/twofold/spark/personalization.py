@@ -119,10 +119,14 @@ def personalization_rows(
     people: DataFrame, shared: DataFrame, catalogue: Catalogue, consent_max_lag_ms: int, segments: Segments = NO_SEGMENTS
 ) -> DataFrame:
     """Rows of the table from merged people (``set_merge.MERGED`` and ``t``) and the one row of what they share."""
-    t, states, conflict = F.col("t"), F.col("states"), F.col("conflict")
-    reasons = sendable_reasons(states, conflict, F.col("_state"), F.col("_lag_ms"), consent_max_lag_ms)
+    t, states, conflict, pending = F.col("t"), F.col("states"), F.col("conflict"), F.col("pending")
+    inexact = F.array_union(conflict, pending)
+    reasons = sendable_reasons(states, inexact, F.col("_state"), F.col("_lag_ms"), consent_max_lag_ms)
     judged = people.crossJoin(F.broadcast(shared.drop("t"))).select(
-        "*", *value_columns(catalogue, states, t), reasons.alias("_reasons"), field_states(catalogue, conflict).alias("_fields")
+        "*",
+        *value_columns(catalogue, states, t),
+        reasons.alias("_reasons"),
+        field_states(catalogue, conflict, pending).alias("_fields"),
     )
     judged = judged.select(
         "*",

@@ -164,10 +164,10 @@ def half_up(score: Column) -> Column:
 
 
 # --- what may be said -----------------------------------------------------------------------------------------------------------
-def sendable_reasons(states: Column, conflict: Column, state: Column, lag_ms: Column, consent_max_lag_ms: int) -> Column:
+def sendable_reasons(states: Column, inexact: Column, state: Column, lag_ms: Column, consent_max_lag_ms: int) -> Column:
     """``record.judge_sendable``: the reasons against sending, in its order; empty iff permitted.
 
-    ``conflict``: array of primaries that are not exact; ``state``: the freshness state; ``lag_ms``: null when nobody can tell.
+    ``inexact``: array of primaries that are not exact; ``state``: the freshness state; ``lag_ms``: null when nobody can tell.
     """
     consent, denial = states["consent_marketing"], states["consent_denial"]
     since = consent["at_ms"]
@@ -175,13 +175,13 @@ def sendable_reasons(states: Column, conflict: Column, state: Column, lag_ms: Co
     def reason(condition: Column, text: str | Column) -> Column:
         return F.when(F.coalesce(condition, F.lit(False)), F.lit(text) if isinstance(text, str) else text)
 
-    inexact = F.arrays_overlap(conflict, F.array(*map(F.lit, CONSENT_PRIMARIES)))
+    consent_inexact = F.arrays_overlap(inexact, F.array(*map(F.lit, CONSENT_PRIMARIES)))
     # `<=>`: a consent whose text is missing is no consent.
     granted = consent["value"].eqNullSafe(F.lit(GRANTED))
     reasons = [
         reason(~state.isin("fresh", "stale"), F.concat(F.lit("state_"), state)),
         reason((state == "stale") & (lag_ms.isNull() | (lag_ms > consent_max_lag_ms)), "lag"),
-        reason(inexact, "consent_inexact"),
+        reason(consent_inexact, "consent_inexact"),
         F.when(consent.isNull(), F.lit("consent_missing"))
         .when(~granted, F.lit("consent_denied"))
         .when(denial["at_ms"] >= since, F.lit("consent_conflicting")),
@@ -191,11 +191,13 @@ def sendable_reasons(states: Column, conflict: Column, state: Column, lag_ms: Co
     return F.array_compact(F.array(*reasons))
 
 
-def field_states(catalogue: Catalogue, conflict: Column) -> Column:
-    """``Record.fields`` as a struct: a field is ``conflict`` where one of its primaries is."""
+def field_states(catalogue: Catalogue, conflict: Column, pending: Column) -> Column:
+    """``record.inexact_fields`` as a struct: what one of a field's primaries is, the field is."""
 
     def field(names: Iterable[str]) -> Column:
-        return F.when(F.arrays_overlap(conflict, F.array(*map(F.lit, names))), F.lit("conflict")).otherwise(F.lit("exact"))
+        primaries = F.array(*map(F.lit, names))
+        in_conflict = F.when(F.arrays_overlap(conflict, primaries), F.lit("conflict"))
+        return in_conflict.when(F.arrays_overlap(pending, primaries), F.lit("pending_retraction")).otherwise(F.lit("exact"))
 
     return F.struct(*(field(p.name for p in catalogue.primaries_of(name)).alias(name) for name in catalogue.features))
 

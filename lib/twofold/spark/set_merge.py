@@ -16,14 +16,15 @@ from twofold.features import Catalogue, Primary
 from twofold.spark.admission import FACTS_TYPE
 from twofold.spark.lower import ENVELOPE, facts_of, field, fold, let, selected, since
 from twofold.spark.plus import plus
-from twofold.spark.state_rows import RECENT, first_copies, keyed
+from twofold.spark.state_rows import by_person, first_copies, hashes, keyed, not_retracted
 from twofold.views import ManifestRow
 
 #: Columns of a merged person. ``states``: a struct with one field a primary (null: zero). ``conflict``: primaries that a doubtful
-#: copy may change. ``newest_event_ms``: of the hot entries that count. ``next_change_ms``: the next instant at which a window
-#: gains or loses one of the person's facts, or null; until then values (decayed ones apart) stay, unless an event comes. It is no
-#: later than ``record.next_change_at``, which goes on to the first such instant at which a value really differs.
-MERGED = ("person", "states", "conflict", "newest_event_ms", "next_change_ms")
+#: copy may change. ``pending``: primaries in which an event may be folded that a hot retraction takes back. ``newest_event_ms``: of
+#: the hot entries that count. ``next_change_ms``: the next instant at which a window gains or loses one of the person's facts, or
+#: null; until then values (decayed ones apart) stay, unless an event comes. It is no later than ``record.next_change_at``, which
+#: goes on to the first such instant at which a value really differs.
+MERGED = ("person", "states", "conflict", "pending", "newest_event_ms", "next_change_ms")
 
 #: Elements of ``state_rows.RECENT``.
 _ENTRIES_TYPE = (
@@ -42,7 +43,7 @@ def merge_people(
     ``tasks``: of the shuffle by person.
     """
     carried = [F.col("t")] if isinstance(t, Column) else []
-    people = _with_hot(state, hot, row, t, carried) if hot is not None else _alone(state, carried)
+    people = _with_hot(state, hot, row, catalogue, t, carried) if hot is not None else _alone(state, carried)
     if tasks is not None:
         people = people.repartition(tasks, "person")
     return _folded(people, catalogue, t, carried)
@@ -54,27 +55,41 @@ def _no_entries() -> Column:
 
 def _alone(state: DataFrame, carried: list[Column]) -> DataFrame:
     nothing = F.lit(None).cast("bigint").alias("_newest")
-    return state.select("person", *carried, "older", F.col("recent").alias("entries"), _no_entries().alias("doubtful"), nothing)
+    entries, doubtful = F.col("recent").alias("entries"), _no_entries().alias("doubtful")
+    return state.select("person", *carried, "older", entries, doubtful, _no_names().alias("pending"), nothing)
 
 
-def _with_hot(state: DataFrame, hot: DataFrame, row: ManifestRow, t: Column | int, carried: list[Column]) -> DataFrame:
-    """Each person's entries that count, one an id; and hot copies that may beat a folded entry."""
-    by_person = hot.groupBy("person", *carried).agg(F.collect_list(F.struct(*RECENT)).alias("hot"))
-    known = state.select("person", *carried, "older", "older_ids", "recent")
+def _with_hot(
+    state: DataFrame, hot: DataFrame, row: ManifestRow, catalogue: Catalogue, t: Column | int, carried: list[Column]
+) -> DataFrame:
+    """Each person's entries that count, one an id; hot copies that may beat a folded entry; what a retraction leaves pending."""
+    gathered = by_person(hot, "hot", *(["t"] if carried else []))
+    # A version of before retractions lacks the column.
+    retracted = F.col("retracted_ids") if "retracted_ids" in state.columns else F.lit(None).cast("array<bigint>")
+    known = state.select("person", *carried, "older", "older_ids", retracted.alias("retracted_ids"), "recent")
     keys = ["person", "t"] if carried else ["person"]
-    both = known.join(by_person, keys, "full_outer")
-    ids = F.coalesce("older_ids", F.array().cast("array<bigint>"))
+    both = known.join(gathered, keys, "full_outer")
     folded = F.transform("hot", lambda entry: F.array_contains(F.col("_ids"), F.xxhash64(entry["event_id"])))
-    placed = both.withColumn("_ids", ids).withColumn("_folded", F.when(F.col("hot").isNotNull(), folded))
+    placed = (
+        both.withColumn("_ids", hashes("older_ids"))
+        .withColumn("_gone", F.array_union(hashes("retracted_ids"), hashes("targets")))
+        .withColumn("_folded", F.when(F.col("hot").isNotNull(), folded))
+    )
     recent = F.coalesce(F.col("recent"), _no_entries())
     new = F.filter("hot", lambda _entry, place: ~F.get("_folded", place))
     old = F.filter("hot", lambda entry, place: F.get("_folded", place) & (entry["broker_ms"] <= row.cut_time_ms))
+
+    def firsts(elements: Column) -> Column:
+        """The first copy of each event that is not taken back."""
+        return not_retracted(first_copies(elements), lambda copy: copy["event_id"], F.col("_gone"))
+
     counted = placed.select(
         *keys,
         "older",
         recent.alias("_recent"),
-        F.when(F.col("hot").isNotNull(), first_copies(F.concat(keyed(recent), keyed(new, hot=True)))).alias("_counted"),
-        F.when(F.col("hot").isNotNull(), first_copies(keyed(old))).alias("_doubtful"),
+        F.when(F.col("hot").isNotNull(), firsts(F.concat(keyed(recent), keyed(new, hot=True)))).alias("_counted"),
+        F.when(F.col("hot").isNotNull(), firsts(keyed(old))).alias("_doubtful"),
+        _pending(catalogue).alias("pending"),
     )
     newest = F.array_max(
         F.transform(
@@ -86,8 +101,25 @@ def _with_hot(state: DataFrame, hot: DataFrame, row: ManifestRow, t: Column | in
         "older",
         F.coalesce(F.transform("_counted", lambda copy: copy["entry"]), F.col("_recent")).alias("entries"),
         F.coalesce(F.transform("_doubtful", lambda copy: copy["entry"]), _no_entries()).alias("doubtful"),
+        "pending",
         newest.alias("_newest"),
     )
+
+
+def _no_names() -> Column:
+    return F.array().cast("array<string>")
+
+
+def _pending(catalogue: Catalogue) -> Column:
+    """``retractions.pending_primaries``: lifetime ones of whose facts the older part has some, where a target lies there."""
+
+    def touched(primary: Primary) -> Column:
+        name = F.lit(primary.name)
+        return F.when(F.col("older")[primary.name].isNotNull(), name) if primary.state.zero_is_nothing else name
+
+    targets_folded = F.size(F.array_intersect(hashes("targets"), F.col("_ids"))) > 0
+    lifetime = F.array_compact(F.array(*map(touched, catalogue.lifetime)))
+    return F.when(targets_folded, lifetime).otherwise(_no_names())
 
 
 def _widths(primaries: Iterable[Primary]) -> dict[int, list[Primary]]:
@@ -129,6 +161,7 @@ def _folded(people: DataFrame, catalogue: Catalogue, t: Column | int, carried: l
         "older",
         let(facts, lambda known: fold(known, primaries, t)).alias("_added"),
         _conflicts(catalogue, t).alias("conflict"),
+        "pending",
         F.col("_newest").alias("newest_event_ms"),
         # A column of its own, so that a query that does not ask for it does not compute it.
         let(facts, lambda known: _next_change(known, catalogue, t)).alias("next_change_ms"),
@@ -140,6 +173,7 @@ def _folded(people: DataFrame, catalogue: Catalogue, t: Column | int, carried: l
         *carried,
         F.struct(*states).alias("states"),
         "conflict",
+        "pending",
         "newest_event_ms",
         "next_change_ms",
     )
@@ -160,8 +194,8 @@ def _conflicts(catalogue: Catalogue, t: Column | int) -> Column:
 
     windowed = [touches(p) for p in catalogue.primaries.values() if not p.lifetime]
     lifetime = F.array(*(F.lit(p.name) for p in catalogue.lifetime)).cast("array<string>")
-    touched = F.array_compact(F.array(*windowed)) if windowed else F.array().cast("array<string>")
-    return F.when(F.size("doubtful") == 0, F.array().cast("array<string>")).otherwise(F.concat(lifetime, touched))
+    touched = F.array_compact(F.array(*windowed)) if windowed else _no_names()
+    return F.when(F.size("doubtful") == 0, _no_names()).otherwise(F.concat(lifetime, touched))
 
 
 def _holds(primary: Primary, entry: Column, fact: Column) -> Column:
