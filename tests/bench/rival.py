@@ -120,5 +120,6 @@ def rival_rows(spark: Any, archive: str, version: int, cut: Offsets, horizon_ms:
             'complaint', complaint) AS older
           FROM people)
         SELECT person, older, to_json(older) AS older_json, older_ids,
-          CAST(array() AS array<bigint>) AS retracted_ids, CAST(array() AS array<bigint>) AS awaited_ids, recent FROM shaped SORT BY person
+          CAST(array() AS array<bigint>) AS retracted_ids, CAST(array() AS array<bigint>) AS awaited_ids, recent
+        FROM shaped SORT BY person
         """)

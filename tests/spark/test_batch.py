@@ -86,7 +86,7 @@ def page(offset: int, person: str = "user:1", partition: int = 0, **changes) -> 
 
 # --- the plain recomputation --------------------------------------------------------------------------------------------------
 def plain_state(entries: list[Entry], horizon_ms: int, topics=(TOPIC,), catalogue=CATALOGUE) -> dict[str, tuple]:
-    """person -> (older states that are not zero, sorted hashes, recent winners by (event time, id), hashes of what is retracted)."""
+    """person -> (older states that are not zero, sorted hashes, recent winners by (event time, id), retracted hashes)."""
     best: dict[tuple, Entry] = {}
     for entry in sorted(entries, key=lambda e: (e.broker_ms, topics.index(e.topic_id), e.partition, e.offset)):
         if entry.verdict == "ok":

@@ -137,7 +137,7 @@ def test_every_person_at_every_instant(spark, night, with_hot):
             changed += row.next_change_ms is not None
             assert row.next_change_ms is None or row.next_change_ms > t
     assert not found, "the native merge has people that the library has not"
-    assert changed and (conflicts and pending or not with_hot)
+    assert changed and ((conflicts and pending) or not with_hot)
 
 
 def first_edge(entries: list[Entry], t: int) -> int | None:
