@@ -146,21 +146,39 @@ def judge(served: Served, entries: Sequence[Entry], counted: Sequence[Entry], re
     winners = recomputation.winners(within)
     first = recomputation.values(winners, t)
     wrong = {name: by for name, by in differences(first, served.values).items() if name not in served.inexact}
-    # A winner beyond O counts where it lies before t itself, and where the copy does whose place it takes.
-    before_t = {entry.event_id for entry in winners if _at(entry) < t}
-    beyond = [e for e in counted if not offsets.holds(e.position) and (_at(e) < t or e.event_id in before_t)]
-    known = [entry for entry in beyond if entry.broker_ms <= served.served_ms]
-    later = [entry for entry in beyond if entry.broker_ms > served.served_ms]
+    had = [entry for entry in entries if entry.broker_ms <= served.served_ms or offsets.holds(entry.position)]
+    halfway = counted if len(had) == len(entries) else winners if len(had) == len(within) else recomputation.winners(had)
+    known, later = _moving(winners, halfway, had, t), _moving(halfway, counted, entries, t)
     lag = late = None
-    if beyond:
+    if known or later:
         last = recomputation.values(counted, t)
-        middle = first if not known else last
-        if known and later:
-            had = [entry for entry in entries if entry.broker_ms <= served.served_ms or offsets.holds(entry.position)]
-            middle = recomputation.values(recomputation.winners(had), t)
+        middle = first if not known else last if not later else recomputation.values(halfway, t)
         lag = _shift(known, served.served_ms - min((e.broker_ms for e in known), default=0), differences(first, middle))
         late = _shift(later, max((e.broker_ms for e in later), default=0) - served.served_ms, differences(middle, last))
     return Judged(served, first, wrong, lag, late)
+
+
+def _moving(before: Sequence[Entry], after: Sequence[Entry], entries: Iterable[Entry], t: int) -> list[Entry]:
+    """The entries by which the winners ``before`` became those ``after``, where that is before ``t``; ``entries``: all by then.
+
+    A winner counts where it lies before t itself, and where the copy does whose place it takes; of the retractions of an event that
+    lies before t the first one, whatever its own time.
+    """
+    old = {entry.position for entry in before}
+    before_t = {entry.event_id for entry in before if entry.target is None and _at(entry) < t}
+    gone = before_t - {entry.event_id for entry in after}
+    moving = {
+        entry.position: entry
+        for entry in after
+        if entry.position not in old and (entry.event_id in before_t or (entry.target is None and _at(entry) < t))
+    }
+    first: dict[str, Entry] = {}
+    for entry in entries if gone else ():
+        target = entry.target
+        if target is not None and target in gone and (target not in first or entry.broker_ms < first[target].broker_ms):
+            first[target] = entry
+    moving.update((entry.position, entry) for entry in first.values())
+    return list(moving.values())
 
 
 def _at(entry: Entry) -> int:
@@ -201,16 +219,16 @@ class Shifts(msgspec.Struct, frozen=True):
 class Summary(msgspec.Struct, frozen=True):
     """How many records were judged, equal now and then, wrong; what lag and late events hid. A record may stand in several.
 
-    ``conflict_fields``: fields that were not said to be exact, and were not held to anything.
+    ``inexact_fields``: fields that were said to be in conflict or to wait for a retraction, and were not held to anything.
     """
 
     judged: int
     equal: int
     bugs: int
-    conflict_fields: int
     bug_features: dict[str, Moved]
     lag: Shifts
     late: Shifts
+    inexact_fields: int = 0
 
 
 class _Features:
@@ -266,13 +284,13 @@ class Tally:
     """Adds up what was found of records, and holds on to the worst of them."""
 
     def __init__(self) -> None:
-        self._judged = self._equal = self._bugs = self._conflict_fields = 0
+        self._judged = self._equal = self._bugs = self._inexact_fields = 0
         self._bug_features, self._lag, self._late = _Features(), _Shifts(), _Shifts()
         self._worst: list[tuple[tuple[int, int, int, int], Judged]] = []
 
     def add(self, judged: Judged) -> None:
         self._judged += 1
-        self._conflict_fields += len(judged.served.inexact)
+        self._inexact_fields += len(judged.served.inexact)
         if judged.wrong:
             self._bugs += 1
             self._bug_features.add(judged.wrong)
@@ -302,10 +320,10 @@ class Tally:
             judged=self._judged,
             equal=self._equal,
             bugs=self._bugs,
-            conflict_fields=self._conflict_fields,
             bug_features=self._bug_features.found(),
             lag=self._lag.found(),
             late=self._late.found(),
+            inexact_fields=self._inexact_fields,
         )
 
 

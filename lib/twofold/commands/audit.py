@@ -69,8 +69,8 @@ def _show(report: Any, share: float) -> None:
     for what, counts in (("not judged", report.not_judged), ("not logged", report.not_logged)):
         if counts:
             show.console.print(f"{what}: " + ", ".join(f"{count} {reason}" for reason, count in counts.items()), soft_wrap=True)
-    if found.conflict_fields:
-        show.console.print(f"fields in conflict, not held to anything: {found.conflict_fields}")
+    if found.inexact_fields:
+        show.console.print(f"fields not said to be exact, not held to anything: {found.inexact_fields}")
     kinds = (("lag", found.lag), ("late", found.late))
     rows = [[_text(name), *map(_spread, (kind.entries, kind.seconds))] for name, kind in kinds if kind.records]
     if rows:

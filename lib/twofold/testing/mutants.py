@@ -284,6 +284,13 @@ def _retracting(acts: Callable[[Entry, Entry | None, dict[str, Entry]], bool]) -
 
 
 @contextmanager
+def hot_retractions_ignored() -> Iterator[Parts]:
+    """What is taken back stays until the next batch, in silence."""
+    with _retracting(lambda *_: False):
+        yield Parts()
+
+
+@contextmanager
 def retraction_by_event_time() -> Iterator[Parts]:
     """A retraction takes out only what happened before it."""
     with _retracting(lambda retraction, target, _best: target is None or (target.at_ms or 0) <= (retraction.at_ms or 0)):
@@ -339,6 +346,7 @@ MUTANTS: dict[str, Mutant] = {
     "night drops folded copies": night_drops_folded_copies,
     "night without crossing": night_without_crossing,
     "retracted_ids forgotten": retracted_ids_forgotten,
+    "hot retractions ignored": hot_retractions_ignored,
     "retraction by event time": retraction_by_event_time,
     "target must come first": target_must_come_first,
     "losing copies do not retract": losing_copies_do_not_retract,
