@@ -20,7 +20,7 @@ from twofold import pinned_reader
 from twofold.catalogue import CATALOGUE, CONSENT_FEATURES, VERSION
 from twofold.cli import main
 from twofold.errors import DefinitionError, PinError, StoreError, UsageError
-from twofold.events import ADMISSION_VERSION, Entry, FactBody
+from twofold.events import ADMISSION_VERSION, Entry, FactBody, make_entry
 from twofold.pinned import PinnedRecord, reaches
 from twofold.reader import Reader
 from twofold.settings import Settings
@@ -45,7 +45,7 @@ from twofold.stores.vacuum import vacuum
 from twofold.testing.oracle import recompute_entries
 from twofold.testing.script import PERSONS, START_MS
 from twofold.testing.world import SMALLER
-from twofold.timeline import DAY_MS, EMPTY_OFFSETS, Offsets
+from twofold.timeline import DAY_MS, EMPTY_OFFSETS, Offsets, Position
 from twofold.views import HotView, VersionRange
 
 ASKED = (*PERSONS, "user:nobody")
@@ -128,6 +128,50 @@ def test_values_are_the_same_bytes_from_hot_from_both_and_from_the_archive(tmp_p
     home.trim()
     home.now += 7 * DAY_MS
     same("archive")
+
+
+def take_back(home: Home, entries: list[Entry]) -> None:
+    """Retractions at the end of the log, of these entries by their persons."""
+    ends = home.end(len(home.log))
+    for number, target in enumerate(entries):
+        kind, who = target.person.split(":")
+        event = {"type": "retraction", "event_id": f"back-{number}", "properties": {"target_event_id": target.event_id}}
+        event |= {"user_id" if kind == "user" else "anonymous_id": who, "occurred_at": target.at_ms}
+        position = Position(TOPIC, 0, ends.next(KEYS[0]) + number)
+        home.values[position] = json.dumps(event).encode()
+        home.log.append(make_entry(VERSION, position, home.log[-1].broker_ms + 1, home.values[position]))
+
+
+def test_whatever_is_taken_back_after_the_pin_is_pinned_as_it_was(tmp_path: Path) -> None:
+    home = drawn(tmp_path, 5)
+    n = len(home.log)
+    home.archive(n)
+    home.night(n // 2)
+    # Below O, one that is folded: its fields wait under the pin, and go on to.
+    with home.reader() as reader:
+        horizon_ms = reader.snapshot.horizon_ms
+    folded = next(e for e in home.log[: n // 3] if e.verdict == "ok" and e.person == PERSONS[0] and e.at_ms < horizon_ms)
+    take_back(home, [folded])
+    home.follow(n + 1)
+    pin = home.pin("spring")
+    first = home.read("spring")
+    assert at_the_oracle(home, pin, first) > 30
+    waiting = {name for name, state in first[PERSONS[0]].fields.items() if state == "pending_retraction"} - {*CONSENT_FEATURES}
+    assert waiting
+    take_back(home, [entry for entry in home.log[:n] if entry.verdict == "ok" and entry.person in PERSONS])
+    for steps in ((home.follow,), (home.archive, home.night), (home.night, home.night)):
+        for step in steps:
+            step(len(home.log))
+        again = home.read("spring")
+        assert {p: pinned_bytes(r) for p, r in again.items()} == {p: pinned_bytes(r) for p, r in first.items()}
+        assert {name for name, state in again[PERSONS[0]].fields.items() if state == "pending_retraction"} >= waiting
+        # What may be said now knows of it.
+        assert not any(again[person].sendable.ok for person in PERSONS)
+    home.trim()
+    assert home.read_from("spring") == "archive"
+    assert {p: pinned_bytes(r) for p, r in home.read("spring").items()} == {p: pinned_bytes(r) for p, r in first.items()}
+    with home.reader() as reader:
+        assert all(reader.record(person).values == EMPTY for person in PERSONS)
 
 
 def test_rows_of_another_admission_are_admitted_again(tmp_path: Path) -> None:
