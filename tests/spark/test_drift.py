@@ -31,7 +31,7 @@ pytestmark = pytest.mark.spark
 _NAMES = ("orders_lifetime", "revenue_lifetime", "page_views_30d", "recent_products", "first_name")
 #: A few kinds of feature, lifetime and windowed: compiling them all is most of a small rebuild.
 SOME = Catalogue([CATALOGUE.primaries[name] for name in _NAMES], [CATALOGUE.features[name] for name in _NAMES])
-LATE, PAID = "user:late", ("user:paid-1", "user:paid-2")
+LATE, PAID, REGRETS = "user:late", ("user:paid-1", "user:paid-2"), "user:regrets"
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +45,20 @@ def nights(spark, tmp_path_factory):
         (0, LATE, "x", NOW_MS - 2 * DAY_MS),
         (1, PAID[0], "y", NOW_MS),
         (2, PAID[1], "z", NOW_MS),
+        (3, REGRETS, "w", NOW_MS),
         (5, LATE, "x", NOW_MS - 3 * DAY_MS),
     )
     for offset, person, event_id, broker_ms in orders:
         fact = FactBody("order", amount_minor=700 + offset, currency="USD")
         log.append(page(offset, person, 3, event_id=event_id, at_ms=NOW_MS - 60 * DAY_MS, broker_ms=broker_ms, facts=(fact,)))
+    # `w` is taken back in the second night, and a recent order, which needs no explanation.
+    regretted = (
+        (4, "v", FactBody("order", amount_minor=9, currency="USD")),
+        (7, "back-v", FactBody("retraction", key="v")),
+        (10, "back-w", FactBody("retraction", key="w")),
+    )
+    for offset, event_id, fact in regretted:
+        log.append(page(offset, REGRETS, 3, event_id=event_id, at_ms=NOW_MS - 2 * DAY_MS, facts=(fact,)))
     start, end = offsets(0, 0, 0, 0), log_end(log)
     middle = Offsets({key: next_ // 2 for key, next_ in end.items()})
     commit(spark, home, [archive_row(e) for e in log if middle.holds(e.position)], start, middle)
@@ -64,12 +73,12 @@ def test_the_first_snapshot_has_nothing_to_be_held_to(nights):
 
 
 def test_every_person_and_field_is_compared(nights):
-    """The late copy makes fields doubtful, of which one differs; nothing else does."""
+    """The late copy makes fields doubtful, of which one differs; what was folded and taken back differs too; nothing else does."""
     _home, row = nights
     drift = row.audit["drift"]
     assert (drift["verdict"], drift["parent"], drift["t"]) == ("equal", 1, NOW_MS)
     assert drift["persons"] == row.counts["persons"] > 50 and drift["fields"] == drift["persons"] * len(_NAMES)
-    assert drift["conflict"] >= 1 and drift["unexplained"] == drift["erasure"] == 0
+    assert drift["conflict"] >= 1 and drift["retraction"] >= 2 and drift["unexplained"] == drift["erasure"] == 0
 
 
 def test_a_corrupted_person_stops_the_publish(spark, nights, monkeypatch):
