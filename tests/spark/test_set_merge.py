@@ -11,13 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from pyspark.sql import functions as F
 
 from twofold.catalogue import CATALOGUE
-from twofold.events import Entry
+from twofold.events import Entry, FactBody
 from twofold.merge import merge
 from twofold.record import Record, make_record
 from twofold.spark.admission import FACTS_TYPE
 from twofold.spark.present import TO_JSON, field_states, sendable_reasons, value_columns, values_struct
 from twofold.spark.set_merge import merge_people
-from twofold.spark.state_rows import state_rows
+from twofold.spark.state_rows import STATE, state_rows
 from twofold.stores.memory import MemorySnapshot
 from twofold.testing.nights import rebuild
 from twofold.testing.oracle import winners
@@ -68,6 +68,9 @@ class Night:
                 fields = {name: getattr(folded, name) for name in folded.__struct_fields__}
                 fields |= {"partition": (folded.partition + 1) % 3, "offset": len(self.log) + FAR, "facts": self.log[-1].facts}
                 self.log.append(Entry(**{**fields, "broker_ms": folded.broker_ms - 1}))
+            for place, target in enumerate([e for e in self.log[number:] if e.verdict == "ok"]):
+                if place % 4 == number % 4:
+                    self._take_back(target, below=place % 3 == 0)
 
         draw()
         self.end = START.cut.join(log_end(self.log))
@@ -76,11 +79,21 @@ class Night:
         self.row = self.snapshot.row
         ok = [entry for entry in self.log if entry.verdict == "ok"]
         below = spark.createDataFrame([row_of(e) for e in ok if cut.holds(e.position)], ENTRIES)
-        self.state = state_rows(below, CATALOGUE, self.row.horizon_ms, 2).drop("_entries", "_facts").cache()
+        self.state = state_rows(below, CATALOGUE, self.row.horizon_ms, 2).select(*STATE).cache()
         self.hot = spark.createDataFrame([row_of(e) for e in ok if not cut.holds(e.position)], ENTRIES)
         self.by_person: dict[str, list[Entry]] = {}
         for entry in ok:
             self.by_person.setdefault(entry.person or "", []).append(entry)
+
+    def _take_back(self, target: Entry, below: bool) -> None:
+        """A drawn retraction seldom meets its target: planted, of whatever lies anywhere, before or after it comes; some twice."""
+        number = len(self.log)
+        fields = {name: getattr(target, name) for name in target.__struct_fields__}
+        fields |= {"event_id": f"back{number}", "offset": number + (0 if below else FAR), "at_ms": target.at_ms + DAY_MS}
+        fields |= {"broker_ms": target.broker_ms + (-5, 5)[number % 2], "facts": (FactBody("retraction", key=target.event_id),)}
+        self.log.append(Entry(**fields))
+        if number % 3 == 0:
+            self.log.append(Entry(**{**fields, "offset": len(self.log) + FAR}))
 
     def library(self, t: int, hot: bool) -> Iterator[tuple[Record, Any]]:
         """The library's records: everyone's with the hot entries, else those of the snapshot alone at O = cut."""
