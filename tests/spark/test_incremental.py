@@ -110,8 +110,14 @@ def _instant(rng: Random, broker_ms: int) -> int:
     return EVERY.horizon(as_of(rng.randrange(NIGHTS)), 5) + rng.choice((-1, 0, 1))
 
 
+def _taken_back(rng: Random, sent: list[Entry]) -> Entry | None:
+    """An entry that its person takes back; ``None``: nothing is, or what has not come yet."""
+    return rng.choice(sent[-rng.choice((5, 60, 400)) :]) if sent and rng.random() < 0.85 else None
+
+
 def simulated_nights(seed: int, persons: int = 9) -> list[list[Entry]]:
-    """Entries by night: late ones, copies with other bodies, instants and partitions, rejected ones; nights without any.
+    """Entries by night: late ones, copies with other bodies, instants and partitions, retractions of whatever was sent, of what
+    comes later and of nothing, rejected ones; nights without any.
 
     One night brings a copy, in a partition that is new and whose broker's clock is behind, below one that is folded.
     """
@@ -127,9 +133,14 @@ def simulated_nights(seed: int, persons: int = 9) -> list[list[Entry]]:
             broker_ms = as_of(night) - DAY_MS + number * HOUR_MS + (0, 2 * HOUR_MS, -HOUR_MS // 2)[partition]
             copied = rng.choice(sent[-60:]) if sent and rng.random() < 0.3 else None
             body = copied.facts if copied and rng.random() < 0.5 else _body(rng)
+            of = copied
+            if rng.random() < 0.15:
+                target = _taken_back(rng, sent)
+                body = (FactBody("retraction", key=target.event_id if target else f"e{len(sent) + rng.randrange(20)}"),)
+                of = copied or target
             entry = page(
                 ends[partition],
-                copied.person if copied else f"user:{rng.randrange(persons)}",
+                of.person if of else f"user:{rng.randrange(persons)}",
                 partition,
                 broker_ms=broker_ms,
                 event_id=copied.event_id if copied else f"e{len(sent)}",
@@ -143,7 +154,9 @@ def simulated_nights(seed: int, persons: int = 9) -> list[list[Entry]]:
             entries.append(entry)
             ends[partition] += 1
         if night == BELOW_A_FOLDED_ONE:
-            folded = next(entry for entry in sent if entry.at_ms < EVERY.horizon(as_of(night - 1), 5))
+            gone = {(entry.person, entry.target) for entry in sent}
+            horizon_ms = EVERY.horizon(as_of(night - 1), 5)
+            folded = next(e for e in sent if e.at_ms < horizon_ms and (e.person, e.event_id) not in gone)
             entries.append(
                 page(0, folded.person, 3, broker_ms=1_000, event_id=folded.event_id, at_ms=folded.at_ms, facts=_body(rng))
             )
@@ -177,7 +190,8 @@ class InMemory:
 
     def night(self, parent: int, number: int, state) -> Night:
         row, before = self.row(number), self.row(parent)
-        pinned = Pinned(self.archive, Survey({}, 0), row, self.catalogue, self.archive, before)
+        judged = judged_entries(self.archive, row.cut)
+        pinned = Pinned(judged, Survey({}, 0), row, self.catalogue, self.archive, before)
         return Night(pinned, state, judged_entries(self.archive, row.cut, before.cut), 0)
 
     def full(self, number: int):
@@ -210,39 +224,49 @@ def test_thirty_nights_equal_full_rebuilds(interpreted):
         return state.withColumn("person", F.concat(F.lit(f"{number:02}/"), "person"))
 
     state = full(0)
-    states, refused, recomputed = [named(state, 0)], [], []
+    states, refused, recomputed, anew = [named(state, 0)], [], [], 0
     for number in range(1, NIGHTS):
         try:
             with night_rows(log.night(number - 1, number, state)) as (rows_, touched):
                 state = rows_.select(*STATE).localCheckpoint()
             recomputed.append(touched.persons)
+            anew += touched.anew
         except IncrementalRefused:
             refused.append(number)
             state = full(number)
         states.append(named(state, number))
     assert differing(reduce(DataFrame.unionByName, states), fulls).count() == 0
     assert refused == [BELOW_A_FOLDED_ONE]
-    assert fulls.count() > 200 and len(set(recomputed)) > 3
+    assert fulls.count() > 200 and len(set(recomputed)) > 3 and anew > 5
 
 
 def test_every_kind_of_state_is_added_as_it_is_folded(interpreted):
     log = InMemory(interpreted, simulated_nights(4, persons=30), EVERY)
     with night_rows(log.night(19, NIGHTS - 1, log.full(19))) as (rows_, touched):
         assert differing(rows_.select(*STATE), log.full(NIGHTS - 1)).count() == 0
-    assert touched.persons > 20
+    assert touched.persons > 20 and touched.anew > 3
+
+
+def back(offset: int, person: str, target: str, partition: int = 0) -> Entry:
+    facts = (FactBody("retraction", key=target),)
+    return page(offset, person, partition, broker_ms=NOW_MS + 70, event_id=f"r{partition}{offset}", facts=facts)
 
 
 # --- the whole job ----------------------------------------------------------------------------------------------------------------
 def test_a_night_publishes_what_a_full_rebuild_would(spark, home):
-    """Copies, a late event, a new partition, another admission version; then maintenance and a night without entries."""
+    """Copies, a late event, retractions, a new partition, another admission version; then maintenance and a quiet night."""
     horizon = FEW.horizon(NOW_MS, home.batch.late_grace_days)
     order = (FactBody("order", amount_minor=7, currency="EUR"), FactBody("purchase", product="p", quantity=2))
     entries = [
         *(page(n, f"user:{n}", at_ms=horizon + n - 1) for n in range(3)),
         page(3, "user:untouched"),
         page(4, "user:old", at_ms=horizon - DAY_MS, facts=order),
+        *(page(n, "user:folded", 1, event_id=f"e1{n}", at_ms=horizon - DAY_MS + n, facts=order) for n in range(2)),
+        page(2, "user:taken", 1, event_id="e12", facts=order),
+        back(3, "user:untouched", "e3", 1),
+        back(4, "user:untouched", "nothing", 1),
     ]
-    commit(spark, home, [archive_row(entry) for entry in entries], offsets(0, 0, 0), offsets(5, 0, 0))
+    commit(spark, home, [archive_row(entry) for entry in entries], offsets(0, 0, 0), offsets(5, 5, 0))
     first = rebuild(spark, home, as_of_ms=NOW_MS, catalogue=FEW)
     line = b'{"event_id":"e9","user_id":"1","type":"page","occurred_at":%d}' % NOW_MS
     new = [
@@ -254,23 +278,34 @@ def test_a_night_publishes_what_a_full_rebuild_would(spark, home):
         page(8, "user:old", broker_ms=NOW_MS + 61, at_ms=horizon - 2 * DAY_MS, facts=order),
         make_entry("1/x", Position(TOPIC, 0, 9), NOW_MS + 62, line),
         page(0, "user:new", 3, broker_ms=NOW_MS + 63),
+        # Of what is folded, though a copy of it came as well; of what is recent, and of nothing, twice.
+        back(1, "user:folded", "e10", 3),
+        page(2, "user:folded", 3, broker_ms=NOW_MS + 64, event_id="e10", facts=order),
+        back(3, "user:taken", "e12", 3),
+        back(4, "user:new", "nothing", 3),
+        back(5, "user:new", "nothing", 3),
     ]
     archived = [archive_row(entry) for entry in new]
     archived[4] = archive_row(page(9, "user:wrong", broker_ms=NOW_MS + 62), line, version=ADMISSION_VERSION - 1)
-    commit(spark, home, archived, offsets(5, 0, 0), offsets(10, 0, 0, 1))
+    commit(spark, home, archived, offsets(5, 5, 0), offsets(10, 5, 0, 6))
 
     row = rebuild(spark, home, as_of_ms=NOW_MS + 1, catalogue=FEW, mode="incremental")
     assert (row.seq, row.parent, row.archive_version) == (2, 1, DeltaTable(home.table("archive")).version())
     assert_published(home, row, [*entries, *new], FEW)
     assert_published(home, first, entries, FEW)
-    # Of the slice: 2, old, the judged one's user:1, new. user:1 also crosses; user:0 is folded and user:untouched far from it.
-    assert row.counts["rows_recomputed"] == 4 and row.counts["persons"] == 6
+    # Of the slice: 2, old, the judged one's user:1, new, folded, taken. user:1 also crosses; user:0 is folded and user:untouched
+    # far from it.
+    assert row.counts["rows_recomputed"] == 6 and row.counts["persons"] == 8
+    assert (row.counts["retracted"], row.counts["retractions"], row.counts["retractions_of_nothing"]) == (3, 5, 2)
 
     # Maintenance writes the old entries into new files; nothing came since, and nothing crosses: no row of `state` is written.
     spark.sql(f"OPTIMIZE delta.`{home.table('archive')}`")
     quiet = rebuild(spark, home, as_of_ms=NOW_MS + 1, catalogue=FEW, mode="incremental")
     assert quiet.tables == row.tables and quiet.counts == {**row.counts, "rows_recomputed": 0}
     assert_published(home, quiet, [*entries, *new], FEW)
+    # A rebuild of everything counts as the nights did.
+    full = rebuild(spark, home, as_of_ms=NOW_MS + 1, catalogue=FEW)
+    assert {**full.counts, "rows_recomputed": 0} == quiet.counts
 
 
 def _name(uri: str) -> str:
