@@ -111,7 +111,7 @@ def native(spark: Any, night: Night, with_hot: bool, instants: tuple[int, ...]) 
     """(person, t) -> the row of the native merge: one query for every instant."""
     times = F.broadcast(spark.createDataFrame([(t,) for t in instants], "t bigint"))
     hot = night.hot.crossJoin(times) if with_hot else None
-    people = merge_people(night.state.crossJoin(times), hot, night.row, CATALOGUE, F.col("t"))
+    people = merge_people(night.state.crossJoin(times), hot, night.row, CATALOGUE, F.col("t"), next_change=True)
     states, conflict, pending = F.col("states"), F.col("conflict"), F.col("pending")
     shown = people.select(
         "*",

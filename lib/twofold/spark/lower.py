@@ -8,6 +8,7 @@ contributions, which stays linear for a person of any size.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 
 from pyspark.sql import Column
@@ -135,7 +136,7 @@ def _runs(contributions: Column, keys: tuple[str, ...], run: Callable[[Column, C
             ),
         )
 
-    return F.when(F.size(contributions) > 0, let(F.sort_array(contributions), of))
+    return let(F.sort_array(contributions), lambda items: F.when(F.size(items) > 0, of(items)))
 
 
 def _added(items: Column, start: Column, end: Column, of: Callable[[Column], Column], type_: str) -> Column:
@@ -240,7 +241,7 @@ def _fold_kind(kind: Kind, facts: Column) -> Column:
             return F.array_min(marks) if first else F.array_max(marks)
         case Distinct(column):
             values = F.array_distinct(F.array_compact(F.transform(facts, lambda fact: field(fact, column))))
-            return F.when(F.size(values) > 0, F.sort_array(values))
+            return let(F.sort_array(values), lambda found: F.when(F.size(found) > 0, found))
         case MoneySum(counted):
             paid = F.filter(facts, lambda fact: field(fact, "amount_minor").isNotNull())
             return _money_state(_named(paid, "currency", lambda fact: field(fact, "amount_minor").alias("weight")), counted)
@@ -279,22 +280,37 @@ def fold(facts: Column, primaries: Iterable[Primary], t: Column | int) -> Column
     # What several primaries select is looked for once.
     selects = {select: f"_s{n}" for n, select in enumerate(dict.fromkeys(p.select for p in primaries))}
     before = F.filter(facts, lambda fact: field(fact, "at_ms") < t)
-    return let(before, lambda known: let(_parts(known, selects), lambda parts: _states(parts, selects, primaries, t)))
+
+    def states(known: Column, kinds: Column) -> Column:
+        return let(_parts(known, kinds, selects), lambda parts: _states(parts, selects, primaries, t))
+
+    return let(before, lambda known: let(_kinds(known), lambda kinds: states(known, kinds)))
 
 
-def _parts(known: Column, selects: dict[Select, str]) -> Column:
+def _kinds(facts: Column) -> Column:
+    return F.array_distinct(F.transform(facts, lambda fact: field(fact, "kind")))
+
+
+def _parts(known: Column, kinds: Column, selects: dict[Select, str]) -> Column:
+    """One array a select, null where the person has nothing of its kinds: a look at those is far less than a filter."""
+
     def part(select: Select) -> Column:
-        return F.filter(known, lambda fact: selected(fact, select))
+        there = functools.reduce(Column.__or__, (F.array_contains(kinds, kind) for kind in select.kinds))
+        return F.when(there, F.filter(known, lambda fact: selected(fact, select)))
 
     return F.struct(*(part(select).alias(name) for select, name in selects.items()))
 
 
 def _states(parts: Column, selects: dict[Select, str], primaries: Iterable[Primary], t: Column | int) -> Column:
+    def folded(kind: Kind) -> Callable[[Column], Column]:
+        # Most people have nothing of most kinds.
+        return lambda part: F.when(F.size(part) > 0, _fold_kind(kind, part))
+
     def state(primary: Primary) -> Column:
         part = parts[selects[primary.select]]
-        if not primary.lifetime:
-            part = F.filter(part, lambda fact: since(fact, primary.window, t))
-        # Most people have nothing of most kinds.
-        return F.when(F.size(part) > 0, _fold_kind(primary.state, part))
+        if primary.lifetime:
+            return folded(primary.state)(part)
+        within = F.filter(part, lambda fact: since(fact, primary.window, t))
+        return F.when(part.isNotNull(), let(within, folded(primary.state)))
 
     return F.struct(*(state(primary).alias(primary.name) for primary in primaries))

@@ -263,7 +263,7 @@ class Personalizer:
         instant = F.broadcast(shared.select("t"))
         state = choose(self._state()).crossJoin(instant)
         entries = choose(self._slice.entries(self._row)).crossJoin(instant)
-        people = merge_people(state, entries, self._row, self._catalogue, F.col("t"))
+        people = merge_people(state, entries, self._row, self._catalogue, F.col("t"), next_change=True)
         consent_max_lag_ms = self._settings.serving.consent_max_lag_ms
         return personalization_rows(people, shared, self._catalogue, consent_max_lag_ms, self._segments)
 

@@ -34,80 +34,101 @@ _ENTRIES_TYPE = (
 
 
 def merge_people(
-    state: DataFrame, hot: DataFrame | None, row: ManifestRow, catalogue: Catalogue, t: Column | int, tasks: int | None = None
+    state: DataFrame,
+    hot: DataFrame | None,
+    row: ManifestRow,
+    catalogue: Catalogue,
+    t: Column | int,
+    tasks: int | None = None,
+    *,
+    next_change: bool = False,
 ) -> DataFrame:
     """Columns of ``MERGED``: every person of ``state`` (columns of ``state_rows.STATE``) and of ``hot``, once.
 
     ``hot``: ok entries in ``[row.cut, O)``, columns of ``state_rows.ENTRY``; ``None``: the snapshot alone.
     ``t``: epoch ms, or the column ``t`` that both frames have, so that one plan serves every instant; the result has it too.
-    ``tasks``: of the shuffle by person.
+    ``tasks``: of the shuffle by person. ``next_change``: whether ``next_change_ms`` is wanted; else it is null.
     """
     carried = [F.col("t")] if isinstance(t, Column) else []
-    people = _with_hot(state, hot, row, catalogue, t, carried) if hot is not None else _alone(state, carried)
+    people = state if hot is None else _beside_hot(state, hot, t, carried)
     if tasks is not None:
         people = people.repartition(tasks, "person")
-    return _folded(people, catalogue, t, carried)
+    placed = _placed_alone() if hot is None else _placed(row, catalogue, t)
+    # One expression: what leaves a projection is written down as bytes, and each later look into that costs a microsecond.
+    merged = people.select("person", *carried, let(placed, lambda it: _merged(it, catalogue, t, next_change)).alias("_merged"))
+    return merged.select("person", *carried, *(F.col("_merged")[name].alias(name) for name in MERGED[1:]))
 
 
 def _no_entries() -> Column:
     return F.array().cast(_ENTRIES_TYPE)
 
 
-def _alone(state: DataFrame, carried: list[Column]) -> DataFrame:
-    nothing = F.lit(None).cast("bigint").alias("_newest")
-    entries, doubtful = F.col("recent").alias("entries"), _no_entries().alias("doubtful")
-    return state.select("person", *carried, "older", entries, doubtful, _no_names().alias("pending"), nothing)
+def _no_names() -> Column:
+    return F.array().cast("array<string>")
 
 
-def _with_hot(
-    state: DataFrame, hot: DataFrame, row: ManifestRow, catalogue: Catalogue, t: Column | int, carried: list[Column]
-) -> DataFrame:
-    """Each person's entries that count, one an id; hot copies that may beat a folded entry; what a retraction leaves pending."""
-    gathered = by_person(hot, "hot", *(["t"] if carried else []))
+# --- which entries count ---------------------------------------------------------------------------------------------------------
+def _beside_hot(state: DataFrame, hot: DataFrame, t: Column | int, carried: list[Column]) -> DataFrame:
+    """Each person's state beside their hot entries, with hashes of the ids of these and the newest of their instants before t."""
+    keys = ["person", "t"] if carried else ["person"]
+    ids = F.collect_list(F.xxhash64("event_id")).alias("hot_ids")
+    newest = F.max(F.when(F.col("at_ms") < t, F.col("at_ms"))).alias("hot_newest_ms")
+    gathered = by_person(hot, "hot", keys, ids, newest)
     # A version of before retractions lacks the column.
     retracted = F.col("retracted_ids") if "retracted_ids" in state.columns else F.lit(None).cast("array<bigint>")
     known = state.select("person", *carried, "older", "older_ids", retracted.alias("retracted_ids"), "recent")
-    keys = ["person", "t"] if carried else ["person"]
-    both = known.join(gathered, keys, "full_outer")
-    folded = F.transform("hot", lambda entry: F.array_contains(F.col("_ids"), F.xxhash64(entry["event_id"])))
-    placed = (
-        both.withColumn("_ids", hashes("older_ids"))
-        .withColumn("_gone", F.array_union(hashes("retracted_ids"), hashes("targets")))
-        .withColumn("_folded", F.when(F.col("hot").isNotNull(), folded))
+    return known.join(gathered, keys, "full_outer")
+
+
+def _place(entries: Column, doubtful: Column, pending: Column, newest_ms: Column) -> Column:
+    """``entries`` that count, one an id; ``doubtful`` hot copies that may beat a folded entry; primaries that are ``pending``."""
+    return F.struct(
+        entries.alias("entries"), doubtful.alias("doubtful"), pending.alias("pending"), newest_ms.cast("bigint").alias("newest")
     )
-    recent = F.coalesce(F.col("recent"), _no_entries())
-    new = F.filter("hot", lambda _entry, place: ~F.get("_folded", place))
-    old = F.filter("hot", lambda entry, place: F.get("_folded", place) & (entry["broker_ms"] <= row.cut_time_ms))
+
+
+def _placed_alone() -> Column:
+    return _place(F.col("recent"), _no_entries(), _no_names(), F.lit(None))
+
+
+def _placed(row: ManifestRow, catalogue: Catalogue, t: Column | int) -> Column:
+    """Most people's entries all count: no id twice, none folded, nothing taken back. Equal hashes only say to look closer."""
+    recent, hot, hot_ids = F.coalesce("recent", _no_entries()), F.coalesce("hot", _no_entries()), hashes("hot_ids")
+    known_ids = F.concat(hashes("older_ids"), F.transform(recent, lambda entry: F.xxhash64(entry["event_id"])))
+    once = F.size(F.array_distinct(hot_ids)) == F.size(hot_ids)
+    nothing_back = (F.size(hashes("targets")) == 0) & (F.size(hashes("retracted_ids")) == 0)
+    all_count = (F.size(hot) == 0) | (once & nothing_back & ~F.arrays_overlap(hot_ids, known_ids))
+    entries = F.when(F.size(recent) == 0, hot).otherwise(F.concat(recent, hot))
+    simply = _place(entries, _no_entries(), _no_names(), F.col("hot_newest_ms"))
+    return F.when(all_count, simply).otherwise(_looked_through(recent, hot, row, catalogue, t))
+
+
+def _looked_through(recent: Column, hot: Column, row: ManifestRow, catalogue: Catalogue, t: Column | int) -> Column:
+    gone = F.array_union(hashes("retracted_ids"), hashes("targets"))
+    folded_ids = F.array_intersect(hashes("hot_ids"), hashes("older_ids"))
+
+    def is_folded(entry: Column) -> Column:
+        return F.array_contains(F.col("older_ids"), F.xxhash64(entry["event_id"]))
 
     def firsts(elements: Column) -> Column:
         """The first copy of each event that is not taken back."""
-        return not_retracted(first_copies(elements), lambda copy: copy["event_id"], F.col("_gone"))
+        return not_retracted(first_copies(elements), lambda copy: copy["event_id"], gone)
 
-    counted = placed.select(
-        *keys,
-        "older",
-        recent.alias("_recent"),
-        F.when(F.col("hot").isNotNull(), firsts(F.concat(keyed(recent), keyed(new, hot=True)))).alias("_counted"),
-        F.when(F.col("hot").isNotNull(), firsts(keyed(old))).alias("_doubtful"),
-        _pending(catalogue).alias("pending"),
-    )
-    newest = F.array_max(
-        F.transform(
-            F.filter("_counted", lambda copy: copy["hot"] & (copy["entry"]["at_ms"] < t)), lambda copy: copy["entry"]["at_ms"]
+    def counting(counted: Column) -> Column:
+        before = F.filter(counted, lambda copy: copy["hot"] & (copy["entry"]["at_ms"] < t))
+        return _place(
+            F.transform(counted, lambda copy: copy["entry"]),
+            F.transform(firsts(keyed(old)), lambda copy: copy["entry"]),
+            _pending(catalogue),
+            F.array_max(F.transform(before, lambda copy: copy["entry"]["at_ms"])),
         )
-    )
-    return counted.select(
-        *keys,
-        "older",
-        F.coalesce(F.transform("_counted", lambda copy: copy["entry"]), F.col("_recent")).alias("entries"),
-        F.coalesce(F.transform("_doubtful", lambda copy: copy["entry"]), _no_entries()).alias("doubtful"),
-        "pending",
-        newest.alias("_newest"),
-    )
 
-
-def _no_names() -> Column:
-    return F.array().cast("array<string>")
+    none_folded = F.size(folded_ids) == 0
+    new = F.when(none_folded, hot).otherwise(F.filter(hot, lambda entry: ~is_folded(entry)))
+    old = F.when(none_folded, _no_entries()).otherwise(
+        F.filter(hot, lambda entry: is_folded(entry) & (entry["broker_ms"] <= row.cut_time_ms))
+    )
+    return let(firsts(F.concat(keyed(recent), keyed(new, hot=True))), counting)
 
 
 def _pending(catalogue: Catalogue) -> Column:
@@ -117,11 +138,12 @@ def _pending(catalogue: Catalogue) -> Column:
         name = F.lit(primary.name)
         return F.when(F.col("older")[primary.name].isNotNull(), name) if primary.state.zero_is_nothing else name
 
-    targets_folded = F.size(F.array_intersect(hashes("targets"), F.col("_ids"))) > 0
+    targets_folded = F.arrays_overlap(hashes("targets"), hashes("older_ids"))
     lifetime = F.array_compact(F.array(*map(touched, catalogue.lifetime)))
     return F.when(targets_folded, lifetime).otherwise(_no_names())
 
 
+# --- what they make -------------------------------------------------------------------------------------------------------------
 def _widths(primaries: Iterable[Primary]) -> dict[int, list[Primary]]:
     out: dict[int, list[Primary]] = {}
     for primary in primaries:
@@ -131,9 +153,12 @@ def _widths(primaries: Iterable[Primary]) -> dict[int, list[Primary]]:
 
 
 def _any_selected(fact: Column, primaries: Iterable[Primary]) -> Column:
-    chosen = F.lit(False)
-    for select in dict.fromkeys(primary.select for primary in primaries):
-        chosen = chosen | selected(fact, select)
+    selects = dict.fromkeys(primary.select for primary in primaries)
+    plain = sorted({kind for select in selects if not select.equals for kind in select.kinds})
+    chosen = field(fact, "kind").isin(*plain)
+    for select in selects:
+        if not set(select.kinds) <= set(plain):
+            chosen = chosen | selected(fact, select)
     return chosen
 
 
@@ -152,34 +177,30 @@ def _next_change(facts: Column, catalogue: Catalogue, t: Column | int) -> Column
     return F.array_min(F.array(*leaving, coming))
 
 
-def _folded(people: DataFrame, catalogue: Catalogue, t: Column | int, carried: list[Column]) -> DataFrame:
+def _merged(placed: Column, catalogue: Catalogue, t: Column | int, next_change: bool) -> Column:
+    """The columns of ``MERGED`` beyond the person, as a struct, from :func:`_place`."""
     primaries = tuple(catalogue.primaries.values())
-    facts = facts_of(F.col("entries"))
-    added = people.select(
-        "person",
-        *carried,
-        "older",
-        let(facts, lambda known: fold(known, primaries, t)).alias("_added"),
-        _conflicts(catalogue, t).alias("conflict"),
-        "pending",
-        F.col("_newest").alias("newest_event_ms"),
-        # A column of its own, so that a query that does not ask for it does not compute it.
-        let(facts, lambda known: _next_change(known, catalogue, t)).alias("next_change_ms"),
-    )
-    older, new = F.col("older"), F.col("_added")
-    states = [(plus(p.state, new[p.name], older[p.name]) if p.lifetime else new[p.name]).alias(p.name) for p in primaries]
-    return added.select(
-        "person",
-        *carried,
-        F.struct(*states).alias("states"),
-        "conflict",
-        "pending",
-        "newest_event_ms",
-        "next_change_ms",
-    )
+    older = F.col("older")
+
+    def states(added: Column) -> Column:
+        return F.struct(
+            *((plus(p.state, added[p.name], older[p.name]) if p.lifetime else added[p.name]).alias(p.name) for p in primaries)
+        )
+
+    def merged(facts: Column) -> Column:
+        changes = _next_change(facts, catalogue, t) if next_change else F.lit(None)
+        return F.struct(
+            let(fold(facts, primaries, t), states).alias("states"),
+            _conflicts(placed["doubtful"], catalogue, t).alias("conflict"),
+            placed["pending"].alias("pending"),
+            placed["newest"].alias("newest_event_ms"),
+            changes.cast("bigint").alias("next_change_ms"),
+        )
+
+    return let(facts_of(placed["entries"]), merged)
 
 
-def _conflicts(catalogue: Catalogue, t: Column | int) -> Column:
+def _conflicts(doubtful: Column, catalogue: Catalogue, t: Column | int) -> Column:
     """``merge._conflicts``: every lifetime primary, and windows into which a doubtful copy's own facts fall."""
 
     def touches(primary: Primary) -> Column:
@@ -190,12 +211,12 @@ def _conflicts(catalogue: Catalogue, t: Column | int) -> Column:
             within = before if width is None else before & (entry["at_ms"] >= t - F.lit(width))
             return within & F.exists(entry["facts"], lambda fact: _holds(primary, entry, fact))
 
-        return F.when(F.exists("doubtful", of_entry), F.lit(primary.name))
+        return F.when(F.exists(doubtful, of_entry), F.lit(primary.name))
 
     windowed = [touches(p) for p in catalogue.primaries.values() if not p.lifetime]
     lifetime = F.array(*(F.lit(p.name) for p in catalogue.lifetime)).cast("array<string>")
     touched = F.array_compact(F.array(*windowed)) if windowed else _no_names()
-    return F.when(F.size("doubtful") == 0, _no_names()).otherwise(F.concat(lifetime, touched))
+    return F.when(F.size(doubtful) == 0, _no_names()).otherwise(F.concat(lifetime, touched))
 
 
 def _holds(primary: Primary, entry: Column, fact: Column) -> Column:

@@ -61,13 +61,14 @@ def hashes(ids: Column | str) -> Column:
     return F.coalesce(ids, F.array().cast(_IDS))
 
 
-def by_person(entries: DataFrame, name: str, *keys: str) -> DataFrame:
+def by_person(entries: DataFrame, name: str, keys: Sequence[str] = ("person",), *more: Column) -> DataFrame:
     """Ok entries (columns of ``ENTRY``) gathered a person: ``name``, structs of ``RECENT``, and ``targets``, sorted hashes of
-    what the retractions among them take back. ``keys``: further columns that are the same for all of a person's entries.
+    what the retractions among them take back. ``keys``: the person, and columns that are the same for all of a person's entries;
+    ``more``: further aggregates.
     """
     told = entries.withColumn("_target", target_hash())
-    return told.groupBy("person", *keys).agg(
-        F.collect_list(F.struct(*RECENT)).alias(name), F.sort_array(F.collect_set("_target")).alias("targets")
+    return told.groupBy(*keys).agg(
+        F.collect_list(F.struct(*RECENT)).alias(name), F.sort_array(F.collect_set("_target")).alias("targets"), *more
     )
 
 
