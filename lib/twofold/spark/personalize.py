@@ -30,7 +30,7 @@ from twofold.segments import NO_SEGMENTS, Segments
 from twofold.settings import Settings
 from twofold.spark.cut import archive_at, slice_of
 from twofold.spark.due import Due
-from twofold.spark.hot_slice import HotSlice
+from twofold.spark.hot_slice import Between, HotSlice
 from twofold.spark.job import Running, has_polled
 from twofold.spark.personalization import SHARED, append_rows, create_personalization, personalization_rows, shared_row
 from twofold.spark.sample_gate import SampleGate
@@ -59,8 +59,6 @@ _ALL_FILES = 1_000_000_000
 #: People by whom a range of everyone is measured.
 _SAMPLES_A_CHUNK = 64
 
-Choose = Callable[[DataFrame], DataFrame]
-
 
 def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
@@ -74,23 +72,15 @@ def broker_log_end(settings: Settings) -> Offsets | None:
         return None
 
 
-def _persons(frame: DataFrame) -> list[str]:
-    return [row.person for row in frame.collect()]
-
-
-def among(persons: DataFrame) -> Choose:
+def _among(frame: DataFrame, persons: DataFrame) -> DataFrame:
     """Only these people: a frame of ``person``."""
-    return lambda frame: frame.join(F.broadcast(persons), "person", "left_semi")
+    return frame.join(F.broadcast(persons), "person", "left_semi")
 
 
-def between(low: str | None, high: str | None) -> Choose:
-    """Only people in ``[low, high)`` by the order of their keys; files sorted by person are then opened in part."""
-
-    def chosen(frame: DataFrame) -> DataFrame:
-        above = frame if low is None else frame.where(F.col("person") >= low)
-        return above if high is None else above.where(F.col("person") < high)
-
-    return chosen
+def _within(frame: DataFrame, people: Between) -> DataFrame:
+    """Only these people; files sorted by person are then opened in part."""
+    above = frame if people.low is None else frame.where(F.col("person") >= people.low)
+    return above if people.high is None else above.where(F.col("person") < people.high)
 
 
 class Personalizer:
@@ -117,12 +107,12 @@ class Personalizer:
         # A start begins at the archive's newest version and looks up itself whom it missed: see `_open`.
         self.checkpoint = root / "stream"
         folder(root).remove("stream")
-        self._slice = HotSlice(spark, root)
+        self._slice = HotSlice(spark, root, settings.home_path / "hot-slice")
         self._shared, self._chosen = root / "shared", root / "chosen"
         self._prepared: tuple[int, DataFrame] | None = None
         self._due = Due()
         self._due_ms = 0
-        self._chunks: deque[Choose] = deque()
+        self._chunks: deque[Between] = deque()
         self._refreshing: tuple[int, int | None] = (-1, None)
         self._tidy = Tidy(spark, self._table, settings.personalize)
         self._gate = SampleGate(spark, settings)
@@ -145,11 +135,11 @@ class Personalizer:
         self.version = self._slice_anew()
         if self._refreshed != self._row.seq:
             return
-        missed = self._slice.persons_since(self._told)
-        if missed.limit(self._settings.personalize.chunk_persons + 1).count() > self._settings.personalize.chunk_persons:
+        missed = sorted(self._slice.persons_since(self._told))
+        if len(missed) > self._settings.personalize.chunk_persons:
             self._refreshed = -1
         else:
-            self._emit("missed", _persons(missed), told=self._slice.high)
+            self._emit("missed", missed, told=self._slice.high)
 
     def _published(self) -> ManifestRow:
         row = current(self._settings.table("manifest"))
@@ -170,6 +160,8 @@ class Personalizer:
         self._row = row
         if any(low > row.cut.next(key) for key, low in self._slice.low.items()):
             self._slice_anew()
+        else:
+            self._slice.forget(row.cut)
 
     def _end_of(self, batch_id: int) -> Offsets:
         """The archive's committed end that a micro-batch has reached."""
@@ -186,14 +178,13 @@ class Personalizer:
             with self._turns.live():
                 self._move()
                 end = self._end_of(batch_id)
-                kept = self._slice.add(frame, end)
-                self._emit("live", _persons(kept.select("person").distinct()), told=end)
+                self._emit("live", self._slice.add(frame, end), told=end)
                 self._tell()
         except TwofoldError as error:
             self.died_of = error
             raise
 
-    def _emit(self, kind: str, whom: Sequence[str] | Choose, told: Offsets = EMPTY_OFFSETS, refreshed: int | None = None) -> int:
+    def _emit(self, kind: str, whom: Sequence[str] | Between, told: Offsets = EMPTY_OFFSETS, refreshed: int | None = None) -> int:
         """Rows of some people at one (t, O); returns how many. None where the snapshot cannot be read at t.
 
         ``told``: whoever has an entry below has a row now; ``refreshed``: everyone has one of this snapshot.
@@ -219,7 +210,8 @@ class Personalizer:
         freshness = Freshness(row.snapshot, row.cut.to_json(), high.to_json(), row.as_of_ms, t, None, lag, state)
         self._batch += 1
         put_rows(self._shared, shared_row(row, freshness, o, self._batch, self._era, serving.consent_max_lag_ms))
-        rows = read_anew(self._rows(whom) if callable(whom) else self._rows_among(whom))
+        self._slice.find(whom)
+        rows = read_anew(self._rows(_within(self._state(), whom)) if isinstance(whom, Between) else self._rows_among(whom))
         looked_at = self._gate.is_due(row, t)
         if looked_at:
             # Looked at and then written: computed once.
@@ -255,15 +247,17 @@ class Personalizer:
         """The same query for any persons, built once a snapshot."""
         put_rows(self._chosen, pa.table({"person": pa.array(persons, pa.string())}))
         if self._prepared is None or self._prepared[0] != self._row.seq:
-            self._prepared = self._row.seq, self._rows(among(standing(self._spark, self._chosen, "person string")))
+            chosen = standing(self._spark, self._chosen, "person string")
+            self._prepared = self._row.seq, self._rows(_among(self._state(), chosen), chosen)
         return self._prepared[1]
 
-    def _rows(self, choose: Choose) -> DataFrame:
+    def _rows(self, state: DataFrame, chosen: DataFrame | None = None) -> DataFrame:
+        """Rows of people by their rows of ``state`` and the entries that were found; of ``chosen`` ones where more may be found."""
         shared = standing(self._spark, self._shared, SHARED)
         instant = F.broadcast(shared.select("t"))
-        state = choose(self._state()).crossJoin(instant)
-        entries = choose(self._slice.entries(self._row)).crossJoin(instant)
-        people = merge_people(state, entries, self._row, self._catalogue, F.col("t"), next_change=True)
+        found = self._slice.entries(self._row)
+        entries = (found if chosen is None else _among(found, chosen)).crossJoin(instant)
+        people = merge_people(state.crossJoin(instant), entries, self._row, self._catalogue, F.col("t"), next_change=True)
         consent_max_lag_ms = self._settings.serving.consent_max_lag_ms
         return personalization_rows(people, shared, self._catalogue, consent_max_lag_ms, self._segments)
 
@@ -304,21 +298,21 @@ class Personalizer:
             self._refreshing = (self._row.seq, asked)
             self._chunks.extend(self._ranges())
 
-    def _ranges(self) -> Iterator[Choose]:
+    def _ranges(self) -> Iterator[Between]:
         """Everyone, in ranges of about ``chunk_persons``: every n-th person by hash stands for n."""
         every = max(1, self._settings.personalize.chunk_persons // _SAMPLES_A_CHUNK)
-        people = self._state().select("person").union(self._slice.entries(self._row).select("person"))
-        sample = people.where(F.pmod(F.xxhash64("person"), F.lit(every)) == 0).distinct().orderBy("person")
-        bounds = [row.person for row in sample.collect()][_SAMPLES_A_CHUNK::_SAMPLES_A_CHUNK]
-        return (between(low, high) for low, high in pairwise([None, *bounds, None]))
+        folded = self._state().where(F.pmod(F.xxhash64("person"), F.lit(every)) == 0).select("person").collect()
+        sample = sorted({row.person for row in folded} | self._slice.persons(every))
+        bounds = sample[_SAMPLES_A_CHUNK::_SAMPLES_A_CHUNK]
+        return (Between(low, high) for low, high in pairwise([None, *bounds, None]))
 
     def _refresh_chunk(self) -> None:
         with self._turns.background():
             self._move()
-            choose = self._chunks.popleft()
+            whom = self._chunks.popleft()
             seq, asked = self._refreshing
             last = not self._chunks
-            self._emit("refresh", choose, self._slice.high if last else EMPTY_OFFSETS, seq if last else None)
+            self._emit("refresh", whom, self._slice.high if last else EMPTY_OFFSETS, seq if last else None)
         if not self._chunks:
             self._tell()
             if asked is not None:
