@@ -7,25 +7,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import psutil
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from tests.bench.generated_archive import NEWEST_MS, TOPIC, log_start, make_archive
+from tests.bench.generated_archive import NEWEST_MS, generated_home, make_archive
 from tests.bench.rival import rival_rows
-from twofold.settings import Settings
 from twofold.spark.batch import fold_state, rebuild
 from twofold.spark.cut import pin
 from twofold.spark.published import write_version
-from twofold.spark.session import cores, open_session
+from twofold.spark.session import cores
 from twofold.spark.state_rows import tasks_of
-from twofold.stores.home_log import HomeLog, write_home_log
 
 EVENTS_A_PERSON = 12
 
@@ -60,16 +56,13 @@ def differing(spark, ours: str, theirs: str) -> int:
 
 def measure(events: int, runs: int) -> dict[str, object]:
     """The best of ``runs`` runs each, alternating. Raises ``AssertionError`` when the outputs differ."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(home=folder)
-        spark = open_session(settings, "bench", spark__driver__memory="3g")
-        write_home_log(settings.home_path, HomeLog(TOPIC, log_start(), 0))
+    with generated_home("3g") as (settings, spark):
         make_archive(spark, settings.table("archive"), events, max(1, events // EVENTS_A_PERSON), tasks_of(events))
         pinned = pin(spark, settings, NEWEST_MS)
         row = pinned.row
         assert row.archive_version is not None and row.horizon_ms is not None
         rival_reads = (settings.table("archive"), row.archive_version, row.cut, row.horizon_ms, tasks_of(events))
-        ours, theirs = str(Path(folder) / "ours"), str(Path(folder) / "theirs")
+        ours, theirs = str(settings.home_path / "ours"), str(settings.home_path / "theirs")
         measured = meter(spark)
         took: dict[str, list[tuple[float, float]]] = {"ours": [], "rival": []}
         for _ in range(runs):
@@ -80,7 +73,6 @@ def measure(events: int, runs: int) -> dict[str, object]:
             raise AssertionError(f"the rival's rows differ from ours in {differ} places")
         steps: list[tuple[str, float]] = []
         published = rebuild(spark, settings, report=lambda step: steps.append((step, time.perf_counter())))
-        spark.stop()
     (our_s, our_cpu_s), (rival_s, rival_cpu_s) = (
         tuple(min(run[place] for run in took[name]) for place in (0, 1)) for name in ("ours", "rival")
     )

@@ -11,11 +11,9 @@ import json
 import multiprocessing
 import random
 import resource
-import tempfile
 import time
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pyarrow.dataset as ds
@@ -23,7 +21,7 @@ import pyarrow.dataset as ds
 from tests.bench.bench_batch import differing as differing_states
 from tests.bench.bench_batch import meter
 from tests.bench.engines import differing, duckdb_rows, polars_rows, spark_rows
-from tests.bench.generated_archive import TOPIC, log_start, make_archive
+from tests.bench.generated_archive import generated_home, make_archive
 from tests.bench.rival import rival_rows
 from tests.bench.wide_night import EVENTS_A_PERSON
 from twofold.reader import Reader
@@ -31,9 +29,8 @@ from twofold.settings import Settings
 from twofold.spark.batch import rebuild
 from twofold.spark.personalize import Personalizer
 from twofold.spark.published import write_version
-from twofold.spark.session import cores, open_session
+from twofold.spark.session import cores
 from twofold.spark.state_rows import tasks_of
-from twofold.stores.home_log import HomeLog, write_home_log
 from twofold.stores.one_writer import process_writer
 from twofold.stores.personalization import current_rows
 from twofold.stores.places import data_files, open_table
@@ -103,10 +100,7 @@ def _reads(settings: Settings, t: int) -> dict[str, object]:
 
 def measure(events: int) -> dict[str, object]:
     """Raises ``AssertionError`` when a rival's rows differ from ours."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(home=folder)
-        spark = open_session(settings, "bench", spark__driver__memory="5g")
-        write_home_log(settings.home_path, HomeLog(TOPIC, log_start(), 0))
+    with generated_home("5g") as (settings, spark):
         tasks = tasks_of(events)
         make_archive(spark, settings.table("archive"), events, max(1, events // EVENTS_A_PERSON), tasks)
         measured = meter(spark)
@@ -118,7 +112,7 @@ def measure(events: int) -> dict[str, object]:
         row = published[0]
         assert row.as_of_ms is not None and row.archive_version is not None and row.horizon_ms is not None
         archive, t = settings.table("archive"), row.as_of_ms
-        states, wide = str(Path(folder) / "states"), str(Path(folder) / "wide")
+        states, wide = str(settings.home_path / "states"), str(settings.home_path / "wide")
         by_hand = {
             "spark_state": measured(
                 lambda: write_version(
@@ -133,13 +127,12 @@ def measure(events: int) -> dict[str, object]:
         if different:
             raise AssertionError(f"the rival's `state` differs from ours in {different} places")
         refresh = measured(lambda: _refresh(spark, settings, row.cut, t))
-        spark.stop()
         reads = _reads(settings, t)
         files, _filesystem = data_files(archive, row.archive_version)
         ours, _filesystem = data_files(settings.table("wide_person"), row.tables["wide_person"])
-        outs = {name: Path(folder) / f"{name}.parquet" for name in ("duckdb", "polars")}
+        outs = {name: settings.home_path / f"{name}.parquet" for name in ("duckdb", "polars")}
         apart = {
-            "duckdb": _apart(duckdb_rows, files, t, outs["duckdb"], _DUCKDB_MEMORY, Path(folder) / "spill"),
+            "duckdb": _apart(duckdb_rows, files, t, outs["duckdb"], _DUCKDB_MEMORY, settings.home_path / "spill"),
             "polars": _apart(polars_rows, files, t, outs["polars"]),
         }
         rows = {"spark": data_files(wide, 0)[0], **{name: [str(out)] for name, out in outs.items()}}

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from twofold.events import ADMISSION_VERSION
+from twofold.settings import Settings
 from twofold.spark.admission import FACTS_TYPE
+from twofold.spark.session import open_session
 from twofold.spark.tables import ARCHIVE_COLUMNS, create_archive
+from twofold.stores.home_log import HomeLog, write_home_log
 from twofold.timeline import DAY_MS, HOUR_MS, Offsets, PartitionKey
 
 TOPIC = "bench"
@@ -32,6 +38,19 @@ _CARTS = ("view", "cart_add", "cart_remove")
 
 def log_start() -> Offsets:
     return Offsets({PartitionKey(TOPIC, partition): 0 for partition in range(PARTITIONS)})
+
+
+@contextmanager
+def generated_home(driver_memory: str) -> Iterator[tuple[Settings, Any]]:
+    """A home of the log of archives made here, which goes at the end, and a Spark session for it."""
+    with tempfile.TemporaryDirectory() as home:
+        settings = Settings(home=home)
+        spark = open_session(settings, "bench", spark__driver__memory=driver_memory)
+        try:
+            write_home_log(settings.home_path, HomeLog(TOPIC, log_start(), 0))
+            yield settings, spark
+        finally:
+            spark.stop()
 
 
 def _draw(salt: int, below: int) -> Column:

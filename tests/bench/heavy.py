@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from tests.bench.generated_archive import TOPIC, log_start, make_archive
+from tests.bench.generated_archive import generated_home, make_archive
 from tests.bench.people import stored
 from twofold.catalogue import CATALOGUE
 from twofold.merge import merge
 from twofold.record import make_record
-from twofold.settings import Settings
 from twofold.spark.batch import rebuild
-from twofold.spark.session import cores, open_session
+from twofold.spark.session import cores
 from twofold.spark.state_rows import tasks_of
-from twofold.stores.home_log import HomeLog, write_home_log
 
 T = 1_780_000_000_000
 HEAVY, ORDINARY = (200_000, 50), (250, 50)
@@ -85,10 +82,7 @@ def _stages(spark: Any) -> list[dict[str, Any]]:
 
 def night(events: int) -> dict[str, Any]:
     """A whole night over ``events``, 200,000 of them recent ones of one person: its stages of many tasks that took a second."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(home=folder)
-        spark = open_session(settings, "bench", spark__driver__memory="3g")
-        write_home_log(settings.home_path, HomeLog(TOPIC, log_start(), 0))
+    with generated_home("3g") as (settings, spark):
         archive, persons, ordinary = settings.table("archive"), max(1, events // EVENTS_A_PERSON), events - HEAVY[0]
         make_archive(spark, archive, events, persons, tasks_of(ordinary), (0, ordinary))
         make_archive(spark, archive, events, persons, 1, (ordinary, events), "user:heavy")
@@ -97,7 +91,6 @@ def night(events: int) -> dict[str, Any]:
         rebuild(spark, settings)
         took_s = time.perf_counter() - began
         stages = [stage for stage in _stages(spark) if stage["stage"] > before]
-        spark.stop()
     many = [stage for stage in stages if stage["tasks"] >= tasks_of(events) and stage["longest_s"] >= 1]
     return {"events": events, "cores": cores(), "night_s": round(took_s, 1), "stages": many}
 

@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from pyspark.sql import functions as F
 
 from tests.bench.bench_batch import EVENTS_A_PERSON, meter
-from tests.bench.generated_archive import NEWEST_MS, TOPIC, log_start, make_archive
+from tests.bench.generated_archive import NEWEST_MS, generated_home, log_start, make_archive
 from twofold.settings import Settings
 from twofold.spark.batch import fold_state
 from twofold.spark.cut import pin
 from twofold.spark.incremental import differing, fold_night, pin_night
 from twofold.spark.published import append_row
-from twofold.spark.session import cores, open_session
+from twofold.spark.session import cores
 from twofold.spark.state_rows import tasks_of
 from twofold.spark.tables import create_archive
-from twofold.stores.home_log import HomeLog, write_home_log
 from twofold.timeline import DAY_MS, HOUR_MS, Offsets
 from twofold.views import ManifestRow
 
@@ -43,11 +40,8 @@ def _commit(spark: Any, settings: Settings, source: Any, start: int, end: int) -
 
 def measure(events: int, nights: tuple[int, ...]) -> Iterator[dict[str, object]]:
     """Raises ``AssertionError`` when a night and its full rebuild differ."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(home=folder)
-        spark = open_session(settings, "bench", spark__driver__memory="3g")
-        write_home_log(settings.home_path, HomeLog(TOPIC, log_start(), 0))
-        source = str(Path(folder) / "source")
+    with generated_home("3g") as (settings, spark):
+        source = str(settings.home_path / "source")
         make_archive(spark, source, events, max(1, events // EVENTS_A_PERSON), tasks_of(events))
         broker_ms = NEWEST_MS - (events - F.col("offset")) * (DAYS * DAY_MS // events)
         at_ms = broker_ms - F.pmod(F.xxhash64("event_id"), F.lit(HOUR_MS))
@@ -58,7 +52,7 @@ def measure(events: int, nights: tuple[int, ...]) -> Iterator[dict[str, object]]
         ends = [events * (DAYS - max(nights) + n) // DAYS for n in (0, *nights)]
         _commit(spark, settings, even, 0, ends[0])
         append_row(spark, settings.table("manifest"), fold_state(pin(spark, settings), settings.table("state")))
-        full_state = str(Path(folder) / "full")
+        full_state = str(settings.home_path / "full")
         for count, start, end in zip(nights, ends, ends[1:], strict=False):
             _commit(spark, settings, even, start, end)
             rows: dict[str, ManifestRow] = {}
@@ -93,7 +87,6 @@ def measure(events: int, nights: tuple[int, ...]) -> Iterator[dict[str, object]]
                 "full_cpu_s": round(full_cpu_s, 1),
                 "cpu_ratio": round(night_cpu_s / full_cpu_s, 2),
             }
-        spark.stop()
 
 
 def _best(measured: Callable[[Callable[[], object]], tuple[float, float]], work: Callable[[], object]) -> tuple[float, float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import tempfile
 import time
 from itertools import pairwise
 from statistics import median
@@ -17,12 +16,11 @@ import psutil
 import pyarrow.dataset as ds
 from deltalake import DeltaTable
 
-from tests.bench.generated_archive import TOPIC, log_start, make_archive
+from tests.bench.generated_archive import generated_home, make_archive
 from twofold.settings import Settings
 from twofold.spark.batch import rebuild
-from twofold.spark.session import cores, open_session
+from twofold.spark.session import cores
 from twofold.spark.state_rows import tasks_of
-from twofold.stores.home_log import HomeLog, write_home_log
 from twofold.views import ManifestRow
 
 EVENTS_A_PERSON = 20
@@ -60,16 +58,12 @@ def _point_reads(location: str, reads: int) -> dict[str, float]:
 
 
 def measure(events: int, reads: int) -> dict[str, object]:
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(home=folder)
-        spark = open_session(settings, "bench", spark__driver__memory="4g")
-        write_home_log(settings.home_path, HomeLog(TOPIC, log_start(), 0))
+    with generated_home("4g") as (settings, spark):
         archive, persons, slice_from = settings.table("archive"), max(1, events // EVENTS_A_PERSON), events * 99 // 100
         make_archive(spark, archive, events, persons, tasks_of(events), (0, slice_from))
         first, _row = _night(spark, settings)
         make_archive(spark, archive, events, persons, tasks_of(events - slice_from), (slice_from, events))
         second, row = _night(spark, settings)
-        spark.stop()
         found = _point_reads(settings.table("wide_person"), reads)
     cpu_s = sum(cpu for _wall, cpu in second.values())
     return {
