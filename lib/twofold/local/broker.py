@@ -55,13 +55,13 @@ def free_port(wanted: int | None = None, but: int | None = None) -> int:
     raise PartError("no free port on the loopback interface")
 
 
-def _properties(folder: Path, port: int, controller_port: int) -> str:
+def _properties(folder: Path, port: int, controller_port: int, advertised: str) -> str:
     settings = {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller_port}",
         "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "advertised.listeners": f"PLAINTEXT://{advertised}",
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": folder / "data",
@@ -119,7 +119,8 @@ class Broker:
         port = free_port(known.get("port"))
         controller = free_port(known.get("controller_port"), but=port)
         properties, log4j = self.folder / "server.properties", self.folder / "log4j2.xml"
-        properties.write_text(_properties(self.folder, port, controller), encoding="utf-8")
+        reached = self._settings.local.advertised or f"127.0.0.1:{port}"
+        properties.write_text(_properties(self.folder, port, controller, reached), encoding="utf-8")
         log4j.write_text(_LOG4J, encoding="utf-8")
         java = [_java(), f"-Xmx{_HEAP}", f"-Dlog4j2.configurationFile={log4j}", "-cp", class_path]
         if not (self.folder / "data" / "meta.properties").exists():
@@ -133,7 +134,7 @@ class Broker:
             process = subprocess.Popen(
                 [*java, "kafka.Kafka", str(properties)], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
-        address = {"bootstrap_servers": f"127.0.0.1:{port}", "port": port, "controller_port": controller}
+        address = {"bootstrap_servers": reached, "port": port, "controller_port": controller}
         write_json(self.record, {**address, "pid": process.pid})
         return process
 

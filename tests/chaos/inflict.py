@@ -1,0 +1,64 @@
+"""The runner of a plan's faults: begins each at its second, ends it when it has lasted, and ends whatever is open when it is stopped."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from tests.chaos.plan import Fault
+
+#: Gets what happened and to what.
+Tell = Callable[[str, str], None]
+
+
+class Missed(Exception):
+    """The fault met nobody: the line says why."""
+
+
+class Actions(Protocol):
+    """How faults are done to a system."""
+
+    def begin(self, fault: Fault) -> str:
+        """Do it; returns what there is to tell. Raises :class:`Missed`."""
+
+    def end(self, fault: Fault) -> str:
+        """Undo it: the disk has room, the network is whole, the process goes on."""
+
+
+def inflict(
+    faults: Iterable[Fault], actions: Actions, clock: Callable[[], float], wait: Callable[[float], bool], tell: Tell
+) -> Counter[str]:
+    """Carry the faults out; returns how many of each kind met somebody.
+
+    ``clock()``: seconds since the beginning of the run; ``wait(s)`` waits and returns whether to stop.
+    """
+    begins = [(fault.at_s, number, fault) for number, fault in enumerate(faults)]
+    heapq.heapify(begins)
+    ends: list[tuple[float, int, Fault]] = []
+    done: Counter[str] = Counter()
+    try:
+        while begins or ends:
+            due = min(queue[0][0] for queue in (begins, ends) if queue)
+            while (left := due - clock()) > 0:
+                if wait(left):
+                    return done
+            if ends and ends[0][0] <= due:
+                fault = heapq.heappop(ends)[2]
+                tell("over", f"{fault.kind} {fault.victim}: {actions.end(fault)}")
+                continue
+            at_s, number, fault = heapq.heappop(begins)
+            try:
+                told = actions.begin(fault)
+            except Missed as missed:
+                tell("missed", f"{fault.show()}: {missed}")
+                continue
+            done[fault.kind] += 1
+            tell("fault", f"{fault.show()}: {told}")
+            if fault.for_s:
+                heapq.heappush(ends, (clock() + fault.for_s, number, fault))
+    finally:
+        for _due, _number, fault in ends:
+            tell("over", f"{fault.kind} {fault.victim}: {actions.end(fault)}")
+    return done

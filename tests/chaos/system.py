@@ -1,0 +1,91 @@
+"""One home under chaos: the system as `up` starts it, a proxy before its broker, its disk, and the producer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from threading import Event
+
+import psutil
+import yaml
+
+from tests.chaos.disk import Disk
+from tests.chaos.feed import Feed
+from tests.chaos.inflict import Tell
+from tests.chaos.proxy import Address, TcpProxy
+from tests.e2e.conftest import System
+from twofold.local.broker import free_port
+from twofold.local.parts import read_up
+from twofold.settings import load_settings
+
+_DISK_MB = 1_500
+
+
+class ChaosSystem(System):
+    """Everything a run needs, in one folder. Clients reach the broker through ``proxy`` alone: that is the address it tells."""
+
+    def __init__(self, folder: Path, lines: list[bytes], rate: float) -> None:
+        self.folder, self.home, self.config = folder, folder / "home", folder / "settings.yaml"
+        self.disk = Disk(self.home, _DISK_MB)
+        port = free_port()
+        settings = {
+            "local": {"advertised": f"127.0.0.1:{port}"},
+            "audit": {"sample_share": 1.0},
+            # A row of someone who had no event is due soon enough to be seen.
+            "personalize": {"due_interval_ms": 5_000},
+        }
+        self.config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        self.settings = load_settings(self.config, environ={}, home=str(self.home))
+        self.proxy = TcpProxy(self._broker, port)
+        self.feed = Feed(folder, self.home, self.config, lines, rate)
+
+    def _broker(self) -> Address:
+        known = json.loads((self.home / "broker.json").read_text(encoding="utf-8"))
+        return "127.0.0.1", known["port"]
+
+    def twofold(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return super().twofold(*arguments, "--config", str(self.config), check=check)
+
+    def raw_log(self) -> list[bytes]:
+        """The bytes of every entry of `events`."""
+        return [record.value for record in self._read(self.settings.kafka.events_topic)]
+
+    def supervisor(self) -> psutil.Process | None:
+        """The process of `up`, or ``None`` when it does not run."""
+        up = read_up(self.settings)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if up is not None:
+                process = psutil.Process(up["supervisor"])
+                if abs(process.create_time() - up["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE:
+                    return process
+        return None
+
+    def up_again(self) -> str:
+        """Start `up` where it does not run; what came of it, or "" where there was nothing to do."""
+        if self.supervisor() is not None:
+            return ""
+        command = [sys.executable, "-m", "twofold.cli", "up", "--detach", "--home", str(self.home), "--config", str(self.config)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)
+        return "started" if done.returncode == 0 else f"exit {done.returncode}: {done.stderr.strip()[-300:]}"
+
+    def keep_up(self, stop: Event, tell: Tell) -> None:
+        """Until ``stop``: start `up` and the producer again wherever they are down, as an operator would."""
+        while not stop.wait(0.5):
+            if self.feed.keep_up():
+                tell("producer", f"from line {self.feed.acknowledged + 1}")
+            if came := self.up_again():
+                tell("up", came)
+
+
+def group(leader: int) -> list[psutil.Process]:
+    """The processes of a part: its leader's group."""
+    out = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) == leader:
+                out.append(process)
+    return out

@@ -1,0 +1,101 @@
+"""The runner of faults, with a clock that a test moves and actions that only take notes."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.inflict import Missed, inflict
+from tests.chaos.plan import Fault, draw_plan
+
+
+class Clock:
+    """Waiting moves it; at ``stop_s`` somebody asks to stop."""
+
+    def __init__(self, stop_s: float = 1e9) -> None:
+        self.now, self._stop_s = 0.0, stop_s
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wait(self, seconds: float) -> bool:
+        self.now = min(self.now + seconds, self._stop_s)
+        return self.now >= self._stop_s
+
+
+class Notes:
+    def __init__(self, clock: Clock, nobody: str = "") -> None:
+        self.seen: list[tuple[float, str, str]] = []
+        self._clock, self._nobody = clock, nobody
+
+    def begin(self, fault: Fault) -> str:
+        if fault.victim == self._nobody:
+            raise Missed("it does not run")
+        self.seen.append((round(self._clock.now, 1), "begin", fault.victim))
+        return "done"
+
+    def end(self, fault: Fault) -> str:
+        self.seen.append((round(self._clock.now, 1), "end", fault.victim))
+        return "undone"
+
+
+FAULTS = (
+    Fault(1, "pause", "speed", 5),
+    Fault(2, "kill", "broker"),
+    Fault(3, "refuse", "network", 1),
+    Fault(9, "pause", "archive", 2),
+)
+
+
+def test_faults_begin_and_end_at_their_seconds_and_overlap() -> None:
+    clock = Clock()
+    notes, told = Notes(clock), []
+    done = inflict(FAULTS, notes, clock, clock.wait, lambda what, how: told.append(what))
+    assert notes.seen == [
+        (1, "begin", "speed"),
+        (2, "begin", "broker"),
+        (3, "begin", "network"),
+        (4, "end", "network"),
+        (6, "end", "speed"),
+        (9, "begin", "archive"),
+        (11, "end", "archive"),
+    ]
+    assert done == {"pause": 2, "kill": 1, "refuse": 1}
+    assert told == ["fault", "fault", "fault", "over", "over", "fault", "over"]
+
+
+def test_whoever_stops_it_leaves_nothing_open() -> None:
+    clock = Clock(stop_s=3.5)
+    notes = Notes(clock)
+    inflict(FAULTS, notes, clock, clock.wait, lambda what, how: None)
+    assert [(what, victim) for _at, what, victim in notes.seen[-2:]] == [("end", "network"), ("end", "speed")]
+
+
+def test_an_action_that_fails_leaves_nothing_open() -> None:
+    clock = Clock()
+    notes = Notes(clock)
+
+    def tell(what: str, how: str) -> None:
+        if "kill" in how:
+            raise RuntimeError("told too much")
+
+    with pytest.raises(RuntimeError):
+        inflict(FAULTS, notes, clock, clock.wait, tell)
+    assert notes.seen[-1][1:] == ("end", "speed")
+
+
+def test_a_fault_that_met_nobody_is_told_and_not_counted() -> None:
+    clock = Clock()
+    notes, told = Notes(clock, nobody="broker"), []
+    done = inflict(FAULTS, notes, clock, clock.wait, lambda what, how: told.append((what, how)))
+    assert ("missed", "kill broker: it does not run") in told
+    assert "kill" not in done and (2, "end", "broker") not in notes.seen
+
+
+def test_every_plan_is_carried_out_whole() -> None:
+    for seed in range(1, 30):
+        clock = Clock()
+        notes = Notes(clock)
+        plan = draw_plan(seed)
+        done = inflict(plan.faults, notes, clock, clock.wait, lambda what, how: None)
+        assert sum(done.values()) == len(plan.faults)
+        assert [what for _at, what, _victim in notes.seen].count("end") == sum(fault.for_s > 0 for fault in plan.faults)
