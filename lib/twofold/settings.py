@@ -158,7 +158,7 @@ class LocalSettings(_Room):
     advertised: str = Field(
         "",
         pattern=r"^([^:\s]+:\d{1,5})?$",
-        description="host:port by which clients reach the broker that `up` starts, where something stands before it; empty: its own",
+        description="host:port by which clients reach the broker of `up`, where something stands before it; empty: its own",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,7 +12,7 @@ _CHUNK = b"\0" * (1 << 20)
 
 
 class Disk:
-    """A folder that is a file system of its own. Where none may be mounted, ``why_not`` says why and the folder is an ordinary one."""
+    """A folder that is a file system of its own; where none may be mounted, an ordinary one, and ``why_not`` says why."""
 
     def __init__(self, folder: Path, size_mb: int) -> None:
         self.folder = folder
@@ -27,11 +28,14 @@ class Disk:
     def fill(self) -> int:
         """Leave no byte free; returns how many were."""
         assert not self.why_not
-        written = 0
+        free = shutil.disk_usage(self.folder).free
         with self._ballast.open("wb", buffering=0) as out, contextlib.suppress(OSError):
+            os.posix_fallocate(out.fileno(), 0, max(1, free - len(_CHUNK)))
+            out.seek(0, os.SEEK_END)
+            # Others write meanwhile: what is left is taken page by page.
             while True:
-                written += out.write(_CHUNK)
-        return written
+                out.write(_CHUNK)
+        return free
 
     def empty(self) -> None:
         """Give the room back."""

@@ -1,4 +1,4 @@
-"""The runner of a plan's faults: begins each at its second, ends it when it has lasted, and ends whatever is open when it is stopped."""
+"""The runner of a plan's faults: begins each at its second, ends it when it has lasted, and leaves nothing open behind it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def inflict(
                 fault = heapq.heappop(ends)[2]
                 tell("over", f"{fault.kind} {fault.victim}: {actions.end(fault)}")
                 continue
-            at_s, number, fault = heapq.heappop(begins)
+            _due, number, fault = heapq.heappop(begins)
             try:
                 told = actions.begin(fault)
             except Missed as missed:

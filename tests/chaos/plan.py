@@ -51,7 +51,7 @@ class Fault(NamedTuple):
 
 
 class Upkeep(NamedTuple):
-    """One piece of upkeep: ``night``, ``incremental``, ``rollback``, ``vacuum`` or ``compact``; nights may meet a fault at a step."""
+    """One piece of upkeep: ``night``, ``incremental``, ``rollback``, ``vacuum``, ``compact``; a night may meet a fault."""
 
     what: str
     fault: str = ""

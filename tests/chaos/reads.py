@@ -66,7 +66,8 @@ class Readers(threading.Thread):
 
     def stop(self) -> None:
         self._stop.set()
-        self.join(30)
+        if self.is_alive():
+            self.join(30)
 
     @property
     def states(self) -> Counter[str]:
@@ -99,10 +100,8 @@ def wrong_reads(reads: Iterable[Read], log: Iterable[Entry], topics: Sequence[st
         known = [e for e in entries if o.holds(e.position) or e.broker_ms < known_ms]
         if served.state not in ("fresh", "stale") or lag_ms is None or lag_ms > consent_max_lag_ms:
             found.append(f"{where}: sendable at a lag of {lag_ms} ms")
-        for entries_of, what in (
-            (want, "its own offsets"),
-            (record_of(served.person, winners(known, topics), t), "what was known"),
-        ):
-            if not entries_of["sendable"]["ok"]:
-                found.append(f"{where}: sendable, against {what}: {entries_of['sendable']['reasons']}")
+        later = record_of(served.person, winners(known, topics), t)
+        for truth, of in ((want, "its own offsets"), (later, "what was known")):
+            if not truth["sendable"]["ok"]:
+                found.append(f"{where}: sendable, against {of}: {truth['sendable']['reasons']}")
     return found

@@ -38,6 +38,8 @@ from twofold.show import console, json_line
 
 _RATE = 50.0
 _SECONDS = 120.0
+#: About how long `up` takes.
+_START_S = 40
 _TOLD_EVERY_S = 15
 _CATCH_UP_S = 300
 
@@ -63,10 +65,9 @@ class Run:
     def __init__(self, plan: Plan, folder: Path, as_json: bool) -> None:
         self._plan, self._folder, self._json = plan, folder, as_json
         self._began = time.monotonic()
-        self._zero = self._began
         self._verdict = Verdict()
-        #: When a full disk was over, on the clock of upkeep.
-        self._disk_over: list[float] = []
+        #: Whether the disk is full now, and when that last began or ended.
+        self._full, self._full_until = False, 0.0
 
     def tell(self, what: str, how: str) -> None:
         after_s = time.monotonic() - self._began
@@ -77,44 +78,48 @@ class Run:
             console.print(Text.assemble(*head, " ", how), soft_wrap=True)
 
     def go(self) -> Outcome:
+        """Run it; everything is stopped and given back at the end, whatever happens."""
         plan = self._plan
-        events = int(_RATE * plan.seconds)
-        # The feed ends about when the faults do: the last lines are of now.
-        end_ms = time.time_ns() // 1_000_000 + int((plan.seconds + 40) * 1000)
-        lines = draw_history(plan.seed, events, end_ms, _RATE)
+        # The feed ends about when the faults do: its last lines are of now.
+        end_ms = time.time_ns() // 1_000_000 + int((plan.seconds + _START_S) * 1000)
+        lines = draw_history(plan.seed, int(_RATE * plan.seconds), end_ms, _RATE)
         system = ChaosSystem(self._folder, lines, _RATE)
         if system.disk.why_not:
             self.tell("disk", f"no small disk can be mounted ({system.disk.why_not}): RLIMIT_FSIZE stands in for a full one")
-        outcome = Outcome(plan.seed)
+        try:
+            return self._with(system, lines)
+        finally:
+            system.disk.unmount()
+
+    def _with(self, system: ChaosSystem, lines: list[bytes]) -> Outcome:
+        outcome = Outcome(self._plan.seed)
         people = sorted({person for line in lines if (person := read_person_key(line)) is not None})
         stop = threading.Event()
         keeper = threading.Thread(target=system.keep_up, args=(stop, self.tell), name="keeper", daemon=True)
+        readers = Readers(system.settings, people, self._plan.seed)
+        lane = UpkeepLane(system, self._was_full, self.tell)
         try:
             with system.proxy:
-                system.twofold("up", "--detach")
-                self.tell("up", "all parts are ready")
-                readers = Readers(system.settings, people, plan.seed)
-                keeper.start()
-                readers.start()
-                lane = UpkeepLane(system, self._was_full, self.tell)
-                outcome.faults = dict(self._storm(system, lane, readers))
-                self._catch_up(system)
-                readers.stop()
-                outcome.states = dict(readers.states)
-                self._judge(system, lines, readers, lane)
-                outcome.upkeep = dict(lane.done)
+                try:
+                    system.twofold("up", "--detach")
+                    self.tell("up", "all parts are ready")
+                    keeper.start()
+                    readers.start()
+                    outcome.faults = dict(self._storm(system, lane, readers))
+                    self._catch_up(system)
+                    readers.stop()
+                    self._judge(system, lines, readers, lane)
+                finally:
+                    stop.set()
+                    readers.stop()
+                    system.stop(keeper)
         except Exception as error:
             self._verdict.add("the run", [f"{type(error).__name__}: {error}"[:1000]])
-        finally:
-            stop.set()
-            with_down(system)
-            keeper.join(120)
-            system.feed.kill()
+        outcome.upkeep, outcome.states = dict(lane.done), dict(readers.states)
         outcome.seconds, outcome.counts = round(time.monotonic() - self._began, 1), self._verdict.counts
         outcome.differences, outcome.named = self._verdict.total, self._verdict.show()
         if outcome.differences:
-            outcome.logs = self._keep_logs(system)
-        system.disk.unmount()
+            outcome.logs = self._keep_logs()
         return outcome
 
     # --- the storm ------------------------------------------------------------------------------------------------------------
@@ -135,8 +140,8 @@ class Run:
                 self.tell("state", self._state(system, readers))
 
         def told(what: str, how: str) -> None:
-            if what == "over" and how.startswith(("full", "limit")):
-                self._disk_over.append(time.monotonic())
+            if how.startswith("full") and what in ("fault", "over"):
+                self._full, self._full_until = what == "fault", time.monotonic()
             self.tell(what, how)
 
         others = [threading.Thread(target=work, daemon=True) for work in (upkeep, state)]
@@ -150,23 +155,16 @@ class Run:
         return done
 
     def _was_full(self, since: float) -> bool:
-        """Whether a full disk was there after ``since``, or is: its end is yet to come."""
-        planned = sum(fault.kind == "full" for fault in self._plan.faults)
-        return len(self._full_overs()) < planned or any(at > since for at in self._full_overs())
-
-    def _full_overs(self) -> list[float]:
-        return self._disk_over
+        """Whether the disk was full after ``since``, or is."""
+        return self._full or self._full_until > since
 
     def _state(self, system: ChaosSystem, readers: Readers) -> str:
         parts = status_parts(system.settings)
         running = [name if part["alive"] else f"({name})" for name, part in parts.items()]
         last = readers.reads[-1].served if readers.reads else None
-        read = (
-            "nothing read yet"
-            if last is None
-            else f"last record {last.state}, {_entries(last.cut, last.high)} entries, snapshot {last.seq}"
-        )
-        return f"{' '.join(running) or 'nothing runs'}; {system.feed.acknowledged} lines acknowledged; {len(readers.reads)} reads, {read}"
+        read = "-" if last is None else f"{last.state} {_entries(last.cut, last.high)} entries snapshot {last.seq}"
+        sent = f"{system.feed.acknowledged} lines acknowledged"
+        return f"{' '.join(running) or 'nothing runs'}; {sent}; {len(readers.reads)} reads, last {read}"
 
     # --- the end --------------------------------------------------------------------------------------------------------------
     def _catch_up(self, system: ChaosSystem) -> None:
@@ -198,7 +196,7 @@ class Run:
             verdict.add("audit", [f"exit {audited.returncode}: {(audited.stderr or audited.stdout)[-300:]}"])
         self.tell("end", f"{verdict.total} differences")
 
-    def _keep_logs(self, system: ChaosSystem) -> str:
+    def _keep_logs(self) -> str:
         """What is needed to look into it: everything but the broker's log and the snapshots."""
         kept = ROOT / "build" / "chaos" / f"seed-{self._plan.seed}-{time.strftime('%Y%m%dT%H%M%S')}"
         shutil.copytree(self._folder, kept, ignore=shutil.ignore_patterns("ballast", "*.lock"), dirs_exist_ok=True)
@@ -207,12 +205,6 @@ class Run:
             "".join(f"{what}: {line}\n" for what, found in self._verdict.differences.items() for line in found), encoding="utf-8"
         )
         return str(kept)
-
-
-def with_down(system: ChaosSystem) -> None:
-    """Stop everything, whatever state it is in."""
-    system.disk.empty()
-    system.twofold("down", check=False)
 
 
 def _entries(*vectors: dict[str, dict[str, int]]) -> int:

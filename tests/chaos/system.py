@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import psutil
 import yaml
@@ -22,7 +22,7 @@ from twofold.local.broker import free_port
 from twofold.local.parts import read_up
 from twofold.settings import load_settings
 
-_DISK_MB = 1_500
+_DISK_MB = 400
 
 
 class ChaosSystem(System):
@@ -79,6 +79,18 @@ class ChaosSystem(System):
                 tell("producer", f"from line {self.feed.acknowledged + 1}")
             if came := self.up_again():
                 tell("up", came)
+
+    def stop(self, keeper: Thread) -> None:
+        """Stop everything, whatever state it is in; ``keeper`` is the thread of :meth:`keep_up`, which was told to end."""
+        self.disk.empty()
+        while True:
+            ended = not keeper.is_alive()
+            self.feed.kill()
+            # An `up` that the keeper is just starting goes down with its parts.
+            self.twofold("down", check=False)
+            if ended:
+                return
+            keeper.join(1)
 
 
 def group(leader: int) -> list[psutil.Process]:

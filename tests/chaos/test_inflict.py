@@ -46,10 +46,14 @@ FAULTS = (
 )
 
 
+def untold(what: str, how: str) -> None:
+    """Nobody listens."""
+
+
 def test_faults_begin_and_end_at_their_seconds_and_overlap() -> None:
     clock = Clock()
     notes, told = Notes(clock), []
-    done = inflict(FAULTS, notes, clock, clock.wait, lambda what, how: told.append(what))
+    done = inflict(FAULTS, notes, clock, clock.wait, lambda what, _how: told.append(what))
     assert notes.seen == [
         (1, "begin", "speed"),
         (2, "begin", "broker"),
@@ -66,7 +70,7 @@ def test_faults_begin_and_end_at_their_seconds_and_overlap() -> None:
 def test_whoever_stops_it_leaves_nothing_open() -> None:
     clock = Clock(stop_s=3.5)
     notes = Notes(clock)
-    inflict(FAULTS, notes, clock, clock.wait, lambda what, how: None)
+    inflict(FAULTS, notes, clock, clock.wait, untold)
     assert [(what, victim) for _at, what, victim in notes.seen[-2:]] == [("end", "network"), ("end", "speed")]
 
 
@@ -96,6 +100,6 @@ def test_every_plan_is_carried_out_whole() -> None:
         clock = Clock()
         notes = Notes(clock)
         plan = draw_plan(seed)
-        done = inflict(plan.faults, notes, clock, clock.wait, lambda what, how: None)
+        done = inflict(plan.faults, notes, clock, clock.wait, untold)
         assert sum(done.values()) == len(plan.faults)
         assert [what for _at, what, _victim in notes.seen].count("end") == sum(fault.for_s > 0 for fault in plan.faults)

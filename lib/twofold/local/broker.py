@@ -12,7 +12,7 @@ import subprocess
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kafka import KafkaAdminClient
@@ -110,8 +110,11 @@ class Broker:
             raise PartError(f"the broker's jars are not in {self._settings.spark.broker_jars}: run `make setup`")
         return f"{jars}/*"
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start the process (format its storage the first time). Raises :class:`PartError`."""
+    def start(self, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start the process (format its storage the first time), with ``environment`` (default: this process's).
+
+        Raises :class:`PartError`; ``OSError`` where the home cannot be written. Then nothing runs.
+        """
         class_path = self._class_path()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -132,10 +135,21 @@ class Broker:
                 )
         with self.log_file.open("ab") as log:
             process = subprocess.Popen(
-                [*java, "kafka.Kafka", str(properties)], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                [*java, "kafka.Kafka", str(properties)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
             )
         address = {"bootstrap_servers": reached, "port": port, "controller_port": controller}
-        write_json(self.record, {**address, "pid": process.pid})
+        try:
+            write_json(self.record, {**address, "pid": process.pid})
+        except BaseException:
+            # On a full disk, say: a broker that nobody knows of would keep every later one from its log.
+            process.kill()
+            process.wait()
+            raise
         return process
 
     def answers(self) -> bool:
