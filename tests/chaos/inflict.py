@@ -28,13 +28,19 @@ class Actions(Protocol):
 
 
 def inflict(
-    faults: Iterable[Fault], actions: Actions, clock: Callable[[], float], wait: Callable[[float], bool], tell: Tell
+    faults: Iterable[Fault],
+    actions: Actions,
+    clock: Callable[[], float],
+    wait: Callable[[float], bool],
+    tell: Tell,
+    pace: float = 1,
 ) -> Counter[str]:
     """Carry the faults out; returns how many of each kind met somebody.
 
-    ``clock()``: seconds since the beginning of the run; ``wait(s)`` waits and returns whether to stop.
+    ``clock()``: seconds since the beginning of the run; ``wait(s)`` waits and returns whether to stop. ``pace``: seconds that a second
+    between two faults takes, more on a slow machine, where parts take longer to come back; how long a fault lasts is not stretched.
     """
-    begins = [(fault.at_s, number, fault) for number, fault in enumerate(faults)]
+    begins = [(fault.at_s * pace, number, fault) for number, fault in enumerate(faults)]
     heapq.heapify(begins)
     ends: list[tuple[float, int, Fault]] = []
     done: Counter[str] = Counter()

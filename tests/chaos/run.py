@@ -38,8 +38,8 @@ from twofold.show import console, json_line
 
 _RATE = 50.0
 _SECONDS = 120.0
-#: About how long `up` takes.
-_START_S = 40
+#: How long `up` may take before faults are spread further apart, and how much further at most.
+_START_S, _SLOWEST = 45.0, 4.0
 _TOLD_EVERY_S = 15
 _CATCH_UP_S = 300
 
@@ -148,7 +148,10 @@ class Run:
         for other in others:
             other.start()
         waiting = threading.Event()
-        done = inflict(plan.faults, SystemFaults(system), lambda: time.monotonic() - zero, waiting.wait, told)
+        pace = min(_SLOWEST, max(1.0, (zero - self._began) / _START_S))
+        if pace > 1.1:
+            self.tell("pace", f"a slow machine: a second between two faults takes {pace:.1f} s")
+        done = inflict(plan.faults, SystemFaults(system), lambda: time.monotonic() - zero, waiting.wait, told, pace)
         self.tell("faults", "all are over")
         others[0].join()
         over.set()

@@ -67,6 +67,13 @@ def test_faults_begin_and_end_at_their_seconds_and_overlap() -> None:
     assert told == ["fault", "fault", "fault", "over", "over", "fault", "over"]
 
 
+def test_on_a_slow_machine_faults_lie_further_apart_and_last_as_long() -> None:
+    clock = Clock()
+    notes = Notes(clock)
+    inflict(FAULTS[:2], notes, clock, clock.wait, untold, pace=3)
+    assert notes.seen == [(3, "begin", "speed"), (6, "begin", "broker"), (8, "end", "speed")]
+
+
 def test_whoever_stops_it_leaves_nothing_open() -> None:
     clock = Clock(stop_s=3.5)
     notes = Notes(clock)
