@@ -37,8 +37,8 @@ def inflict(
 ) -> Counter[str]:
     """Carry the faults out; returns how many of each kind met somebody.
 
-    ``clock()``: seconds since the beginning of the run; ``wait(s)`` waits and returns whether to stop. ``pace``: seconds that a second
-    between two faults takes, more on a slow machine, where parts take longer to come back; how long a fault lasts is not stretched.
+    ``clock()``: seconds since the beginning of the run; ``wait(s)`` waits and returns whether to stop. ``pace``: seconds that one
+    second between two faults takes: more on a slow machine, where parts take longer to come back. Faults last no longer there.
     """
     begins = [(fault.at_s * pace, number, fault) for number, fault in enumerate(faults)]
     heapq.heapify(begins)
