@@ -20,7 +20,6 @@ from tests.chaos.proxy import Address, TcpProxy
 from tests.e2e.conftest import System
 from twofold.local.broker import free_port
 from twofold.local.parts import read_up
-from twofold.settings import load_settings
 
 _DISK_MB = 400
 
@@ -29,8 +28,8 @@ class ChaosSystem(System):
     """Everything a run needs, in one folder. Clients reach the broker through ``proxy`` alone: that is the address it tells."""
 
     def __init__(self, folder: Path, lines: list[bytes], rate: float) -> None:
-        self.folder, self.home, self.config = folder, folder / "home", folder / "settings.yaml"
-        self.disk = Disk(self.home, _DISK_MB)
+        self.folder = folder
+        self.disk = Disk(folder / "home", _DISK_MB)
         port = free_port()
         settings = {
             "local": {"advertised": f"127.0.0.1:{port}"},
@@ -38,17 +37,11 @@ class ChaosSystem(System):
             # A row of someone who had no event is due soon enough to be seen.
             "personalize": {"due_interval_ms": 5_000},
         }
-        self.config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-        self.settings = load_settings(self.config, environ={}, home=str(self.home))
-        self.proxy = TcpProxy(self._broker, port)
-        self.feed = Feed(folder, self.home, self.config, lines, rate)
-
-    def _broker(self) -> Address:
-        known = json.loads((self.home / "broker.json").read_text(encoding="utf-8"))
-        return "127.0.0.1", known["port"]
-
-    def twofold(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return super().twofold(*arguments, "--config", str(self.config), check=check)
+        config = folder / "settings.yaml"
+        config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        super().__init__(folder / "home", config)
+        self.proxy = TcpProxy(lambda: broker_port(self.home), port)
+        self.feed = Feed(folder, self.home, config, lines, rate)
 
     def raw_log(self) -> list[bytes]:
         """The bytes of every entry of `events`."""
@@ -91,6 +84,11 @@ class ChaosSystem(System):
             if ended:
                 return
             keeper.join(1)
+
+
+def broker_port(home: Path) -> Address:
+    """Where a home's broker itself listens, whatever address it tells its clients. Raises ``OSError`` before its first start."""
+    return "127.0.0.1", json.loads((home / "broker.json").read_text(encoding="utf-8"))["port"]
 
 
 def group(leader: int) -> list[psutil.Process]:
