@@ -7,6 +7,7 @@ its seed and its plan, and leaves its logs in ``build/chaos``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,6 +37,7 @@ from twofold.events import read_person_key
 from twofold.local.parts import status_parts
 from twofold.local.project import ROOT
 from twofold.show import console, json_line
+from twofold.stores.archive_log import archive_end
 
 _RATE = 50.0
 _SECONDS = 120.0
@@ -68,6 +71,8 @@ class Run:
         self._verdict = Verdict()
         #: Whether the disk is full now, and when that last began or ended.
         self._full, self._full_until = False, 0.0
+        #: How many times as long everything may take as on a machine with nothing else to do.
+        self._pace = 1.0
 
     def tell(self, what: str, how: str) -> None:
         after_s = time.monotonic() - self._began
@@ -115,6 +120,7 @@ class Run:
                     system.stop(keeper)
         except Exception as error:
             self._verdict.add("the run", [f"{type(error).__name__}: {error}"[:1000]])
+            (self._folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         outcome.upkeep, outcome.states = dict(lane.done), dict(readers.states)
         outcome.seconds, outcome.counts = round(time.monotonic() - self._began, 1), self._verdict.counts
         outcome.differences, outcome.named = self._verdict.total, self._verdict.show()
@@ -129,6 +135,10 @@ class Run:
         over = threading.Event()
 
         def upkeep() -> None:
+            # A night over nothing is refused, which is no fault.
+            while not archive_end(system.settings.table("archive")):
+                if over.wait(0.5):
+                    return
             for piece in plan.upkeep:
                 try:
                     lane.carry_out(piece)
@@ -148,10 +158,10 @@ class Run:
         for other in others:
             other.start()
         waiting = threading.Event()
-        pace = min(_SLOWEST, max(1.0, (zero - self._began) / _START_S))
-        if pace > 1.1:
-            self.tell("pace", f"a slow machine: a second between two faults takes {pace:.1f} s")
-        done = inflict(plan.faults, SystemFaults(system), lambda: time.monotonic() - zero, waiting.wait, told, pace)
+        self._pace = min(_SLOWEST, max(1.0, (zero - self._began) / _START_S))
+        if self._pace > 1.1:
+            self.tell("pace", f"a slow machine: a second between two faults takes {self._pace:.1f} s")
+        done = inflict(plan.faults, SystemFaults(system), lambda: time.monotonic() - zero, waiting.wait, told, self._pace)
         self.tell("faults", "all are over")
         others[0].join()
         over.set()
@@ -173,10 +183,11 @@ class Run:
     def _catch_up(self, system: ChaosSystem) -> None:
         """Wait until everything runs, every line is sent, and every layer has passed the log's end."""
         self.tell("end", "waiting until every part runs and every layer has passed the log's end")
-        deadline = time.monotonic() + _CATCH_UP_S
+        patience_s = _CATCH_UP_S * self._pace
+        deadline = time.monotonic() + patience_s
         while not (system.feed.done and system.supervisor() is not None and self._all_alive(system)):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"not everything came back within {_CATCH_UP_S} s: {status_parts(system.settings)}")
+                raise TimeoutError(f"not everything came back within {patience_s:.0f} s: {status_parts(system.settings)}")
             time.sleep(0.2)
         system.wait(max(10.0, deadline - time.monotonic()))
         self.tell("end", "caught up")
@@ -202,7 +213,9 @@ class Run:
     def _keep_logs(self) -> str:
         """What is needed to look into it: everything but the broker's log and the snapshots."""
         kept = ROOT / "build" / "chaos" / f"seed-{self._plan.seed}-{time.strftime('%Y%m%dT%H%M%S')}"
-        shutil.copytree(self._folder, kept, ignore=shutil.ignore_patterns("ballast", "*.lock"), dirs_exist_ok=True)
+        # A file may vanish under a copy: the rest is there all the same.
+        with contextlib.suppress(shutil.Error):
+            shutil.copytree(self._folder, kept, ignore=shutil.ignore_patterns("ballast", "*.lock"))
         (kept / "plan.txt").write_text(self._plan.show() + "\n", encoding="utf-8")
         (kept / "differences.txt").write_text(
             "".join(f"{what}: {line}\n" for what, found in self._verdict.differences.items() for line in found), encoding="utf-8"

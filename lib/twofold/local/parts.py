@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from twofold.errors import HomeError, PartError, TwofoldError
+from twofold.errors import BrokerError, HomeError, PartError, TwofoldError
 from twofold.kafka.home import ensure_home
 from twofold.kafka.topics import create_topics
 from twofold.local.broker import Broker, last_line, wait_until
@@ -157,7 +157,7 @@ class Supervisor:
         if name == "broker":
             broker = Broker(settings)
             process = broker.start(environment)
-            ready: Callable[[], bool] = broker.answers
+            ready: Callable[[], bool] = lambda: broker.answers() and self._has_topics()  # noqa: E731
         else:
             home = ["--home", str(settings.home_path), *self._arguments]
             guests = [
@@ -188,12 +188,18 @@ class Supervisor:
         process, log, started_ms = child.process, child.log, child.started_ms
         alive = lambda: process.poll() is None and not self._stopping  # noqa: E731
         wait_until(ready, alive, settings.local.ready_timeout_s, name, log)
-        if name == "broker":
-            create_topics(settings)
-            ensure_home(settings)
         self._report(
             "ready", {"part": name, "pid": process.pid, "log": str(log), "after_ms": time.time_ns() // 1_000_000 - started_ms}
         )
+
+    def _has_topics(self) -> bool:
+        """Whether the topics are there, which are created where they are not; asked again where the connection breaks."""
+        try:
+            create_topics(self._settings)
+            ensure_home(self._settings)
+        except BrokerError:
+            return False
+        return True
 
     def _record(self) -> None:
         parts = {
