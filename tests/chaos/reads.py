@@ -42,22 +42,22 @@ class Readers(threading.Thread):
     def __init__(self, settings: Settings, persons: Sequence[str], seed: int) -> None:
         super().__init__(name="readers", daemon=True)
         self._settings, self._persons, self._rng = settings, persons, random.Random(seed)
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self.reads: list[Read] = []
         #: What a reader died of: nobody may be answered with an error.
         self.errors: list[str] = []
 
     def run(self) -> None:
-        while not self._stop.is_set():
+        while not self._ended.is_set():
             try:
                 with Reader(self._settings) as reader:
                     for _ in range(_READS_A_READER):
-                        if self._stop.wait(_EVERY_S):
+                        if self._ended.wait(_EVERY_S):
                             return
                         self._read(reader)
             except (TwofoldError, OSError, RuntimeError, ValueError, LookupError) as error:
                 self.errors.append(f"{type(error).__name__}: {error}")
-                self._stop.wait(1)
+                self._ended.wait(1)
 
     def _read(self, reader: Reader) -> None:
         record = reader.record(self._rng.choice(self._persons))
@@ -65,7 +65,7 @@ class Readers(threading.Thread):
         self.reads.append(Read(served, record.sendable.ok, record.freshness.lag_ms))
 
     def stop(self) -> None:
-        self._stop.set()
+        self._ended.set()
         if self.is_alive():
             self.join(30)
 
