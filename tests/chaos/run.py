@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -241,7 +242,7 @@ def show_outcomes(outcomes: list[Outcome]) -> None:
         counts = [str(one.counts.get(name, "-")) for name in ("entries", "ok", "rejected", "reads", "compared")]
         table.add_row(str(one.seed), faults, upkeep, *counts, str(one.differences), f"{one.seconds:.0f}")
     # In a file as on a terminal: whole.
-    console.print(table, width=None if console.is_terminal else 160)
+    (console if console.is_terminal else Console(width=200, highlight=False)).print(table)
 
 
 def main() -> int:
