@@ -127,7 +127,8 @@ def main() -> None:
             print(f"again from line {acknowledged + 1}: {type(error).__name__}: {error}", flush=True)
             if producer is not None:
                 # An idempotent producer that failed once fails everything after.
-                producer.close(timeout=1)
+                with contextlib.suppress(KafkaError):
+                    producer.close(timeout=1)
                 producer = None
             time.sleep(0.5)
             continue

@@ -101,7 +101,7 @@ class Run:
         outcome = Outcome(self._plan.seed)
         people = sorted({person for line in lines if (person := read_person_key(line)) is not None})
         stop = threading.Event()
-        keeper = threading.Thread(target=system.keep_up, args=(stop, self.tell), name="keeper", daemon=True)
+        keepers = system.keepers(stop, self.tell)
         readers = Readers(system.settings, people, self._plan.seed)
         lane = UpkeepLane(system, self._was_full, self.tell)
         try:
@@ -109,8 +109,8 @@ class Run:
                 try:
                     system.twofold("up", "--detach")
                     self.tell("up", "all parts are ready")
-                    keeper.start()
-                    readers.start()
+                    for thread in (*keepers, readers):
+                        thread.start()
                     outcome.faults = dict(self._storm(system, lane, readers))
                     self._catch_up(system)
                     readers.stop()
@@ -118,7 +118,7 @@ class Run:
                 finally:
                     stop.set()
                     readers.stop()
-                    system.stop(keeper)
+                    system.stop(keepers)
         except Exception as error:
             self._verdict.add("the run", [f"{type(error).__name__}: {error}"[:1000]])
             (self._folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Thread
 
@@ -65,25 +66,35 @@ class ChaosSystem(System):
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self.folder)
         return "started" if done.returncode == 0 else f"exit {done.returncode}: {done.stderr.strip()[-300:]}"
 
-    def keep_up(self, stop: Event, tell: Tell) -> None:
-        """Until ``stop``: start `up` and the producer again wherever they are down, as an operator would."""
-        while not stop.wait(0.5):
-            if self.feed.keep_up():
-                tell("producer", f"from line {self.feed.acknowledged + 1}")
-            if came := self.up_again():
-                tell("up", came)
+    def keepers(self, stop: Event, tell: Tell) -> list[Thread]:
+        """Threads that, until ``stop``, start `up` and the producer again wherever they are down, as an operator would."""
 
-    def stop(self, keeper: Thread) -> None:
-        """Stop everything, whatever state it is in; ``keeper`` is the thread of :meth:`keep_up`, which was told to end."""
+        def keep_feed() -> None:
+            while not stop.wait(0.5):
+                if self.feed.keep_up():
+                    tell("producer", f"from line {self.feed.acknowledged + 1}")
+
+        def keep_up() -> None:
+            while not stop.wait(0.5):
+                if came := self.up_again():
+                    tell("up", came)
+
+        # Not one thread: `up` takes its time, and the producer is on another machine.
+        return [Thread(target=work, name=work.__name__, daemon=True) for work in (keep_feed, keep_up)]
+
+    def stop(self, keepers: Sequence[Thread]) -> None:
+        """Stop everything, whatever state it is in; ``keepers`` are the threads of :meth:`keepers`, which were told to end."""
         self.disk.empty()
         while True:
-            ended = not keeper.is_alive()
+            ended = not any(keeper.is_alive() for keeper in keepers)
             self.feed.kill()
             # An `up` that the keeper is just starting goes down with its parts.
             self.twofold("down", check=False)
             if ended:
                 return
-            keeper.join(1)
+            for keeper in keepers:
+                if keeper.is_alive():
+                    keeper.join(0.5)
 
 
 def broker_port(home: Path) -> Address:
