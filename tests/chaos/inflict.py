@@ -9,6 +9,9 @@ from typing import Protocol
 
 from tests.chaos.plan import Fault
 
+#: How long a fault waits for a victim that does not run.
+PATIENCE_S = 30
+
 #: Gets what happened and to what.
 Tell = Callable[[str, str], None]
 
@@ -35,7 +38,7 @@ def inflict(
     tell: Tell,
     pace: float = 1,
 ) -> Counter[str]:
-    """Carry the faults out; returns how many of each kind met somebody.
+    """Carry the faults out; returns how many of each kind met somebody. One whose victim does not run waits for it for a while.
 
     ``clock()``: seconds since the beginning of the run; ``wait(s)`` waits and returns whether to stop. ``pace``: seconds that one
     second between two faults takes: more on a slow machine, where parts take longer to come back. Faults last no longer there.
@@ -54,11 +57,15 @@ def inflict(
                 fault = heapq.heappop(ends)[2]
                 tell("over", f"{fault.kind} {fault.victim}: {actions.end(fault)}")
                 continue
-            _due, number, fault = heapq.heappop(begins)
+            due_s, number, fault = heapq.heappop(begins)
             try:
                 told = actions.begin(fault)
             except Missed as missed:
-                tell("missed", f"{fault.show()}: {missed}")
+                if due_s < (fault.at_s + PATIENCE_S) * pace:
+                    # Down by an earlier fault, perhaps: it will come back.
+                    heapq.heappush(begins, (due_s + 1, number, fault))
+                else:
+                    tell("missed", f"{fault.show()}: {missed}")
                 continue
             done[fault.kind] += 1
             tell("fault", f"{fault.show()}: {told}")

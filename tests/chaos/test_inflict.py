@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.inflict import Missed, inflict
+from tests.chaos.inflict import PATIENCE_S, Missed, inflict
 from tests.chaos.plan import Fault, draw_plan
 
 
@@ -25,10 +25,10 @@ class Clock:
 class Notes:
     def __init__(self, clock: Clock, nobody: str = "") -> None:
         self.seen: list[tuple[float, str, str]] = []
-        self._clock, self._nobody = clock, nobody
+        self._clock, self.nobody = clock, nobody
 
     def begin(self, fault: Fault) -> str:
-        if fault.victim == self._nobody:
+        if fault.victim == self.nobody:
             raise Missed("it does not run")
         self.seen.append((round(self._clock.now, 1), "begin", fault.victim))
         return "done"
@@ -98,8 +98,22 @@ def test_a_fault_that_met_nobody_is_told_and_not_counted() -> None:
     clock = Clock()
     notes, told = Notes(clock, nobody="broker"), []
     done = inflict(FAULTS, notes, clock, clock.wait, lambda what, how: told.append((what, how)))
-    assert ("missed", "kill broker: it does not run") in told
-    assert "kill" not in done and (2, "end", "broker") not in notes.seen
+    assert told[-1] == ("missed", "kill broker: it does not run")
+    assert clock.now == FAULTS[1].at_s + PATIENCE_S
+    assert "kill" not in done and {victim for _at, _what, victim in notes.seen} == {"speed", "network", "archive"}
+
+
+def test_a_fault_waits_for_a_victim_that_comes_back() -> None:
+    clock = Clock()
+    notes = Notes(clock, nobody="broker")
+
+    def tell(what: str, how: str) -> None:
+        if how.startswith("pause archive"):
+            notes.nobody = ""
+
+    done = inflict(FAULTS, notes, clock, clock.wait, tell)
+    assert done["kill"] == 1
+    assert (10, "begin", "broker") in notes.seen
 
 
 def test_every_plan_is_carried_out_whole() -> None:
