@@ -21,7 +21,7 @@ from twofold.reader import Reader
 from twofold.settings import Settings
 from twofold.testing.oracle import record_of, winners
 
-_EVERY_S = 0.02
+_EVERY_S = 0.03
 #: Reads of one reader before a new one is opened: both long-lived readers and new ones meet every fault.
 _READS_A_READER = 250
 #: A broker may stamp an entry, be paused, and show it when it goes on: the plan's longest pause.

@@ -33,7 +33,8 @@ class ChaosSystem(System):
         self.disk = Disk(folder / "home", _DISK_MB)
         port = free_port()
         settings = {
-            "local": {"advertised": f"127.0.0.1:{port}"},
+            # On a machine that does much else a JVM may take minutes, which is no fault of the system's.
+            "local": {"advertised": f"127.0.0.1:{port}", "ready_timeout_s": 900},
             "audit": {"sample_share": 1.0},
             # A row of someone who had no event is due soon enough to be seen.
             "personalize": {"due_interval_ms": 5_000},
