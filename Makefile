@@ -7,8 +7,10 @@ DATA ?= shop
 FROM ?=
 READS ?= 1000000
 SEED ?= 1
+SEEDS ?= 3
+FROM_SEED ?= 1
 
-.PHONY: help setup demo test quick lint airflow-check notebook sim bench clean
+.PHONY: help setup demo test quick lint airflow-check notebook sim chaos bench clean
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
@@ -81,6 +83,9 @@ notebook: setup $(HOME_DIR)/demo/second-night  ## the notebooks, on the demo's h
 
 sim: setup  ## the simulator's long form: make sim READS=1000000 SEED=1
 	@$(BIN)/python -m twofold.testing.simulate --reads $(READS) --seed $(SEED) --processes 2
+
+chaos: setup  ## random faults on the whole system, a seed after another: make chaos SEEDS=3 (FROM_SEED=7 SEEDS=1 repeats one)
+	@$(BIN)/python -m tests.chaos.run --seeds $(SEEDS) --first $(FROM_SEED)
 
 bench: setup  ## figures for docs/results.md; two hours (BENCH="merge backlog" for some)
 	@$(BIN)/python -m tests.bench.run $(BENCH)

@@ -155,6 +155,11 @@ class AuditSettings(_Room):
 class LocalSettings(_Room):
     restart: Literal["restart", "exit"] = Field("restart", description="what `up` does when a part dies")
     ready_timeout_s: int = Field(300, ge=1, description="how long `up` waits for a part to be ready")
+    advertised: str = Field(
+        "",
+        pattern=r"^([^:\s]+:\d{1,5})?$",
+        description="host:port by which clients reach the broker of `up`, where something stands before it; empty: its own",
+    )
 
 
 class SparkSettings(_Room):

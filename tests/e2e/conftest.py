@@ -45,12 +45,15 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 120, what: str = 
 class System:
     """One home and its running parts."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.settings: Settings = load_settings(environ={}, home=str(home))
+    def __init__(self, home: Path, config: Path | None = None) -> None:
+        """``config``: a file of settings for every part and command."""
+        self.home, self.config = home, config
+        self.settings: Settings = load_settings(config, environ={}, home=str(home))
 
     def twofold(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "twofold.cli", *arguments, "--home", str(self.home)]
+        if self.config is not None:
+            command += ["--config", str(self.config)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
         assert not check or done.returncode == 0, f"{' '.join(arguments)}: exit {done.returncode}: {done.stderr[-2000:]}"
         return done

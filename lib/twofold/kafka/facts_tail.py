@@ -7,11 +7,9 @@ from itertools import pairwise
 
 import msgspec
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
 
-from twofold.errors import BrokerError
 from twofold.kafka.address import broker_address
-from twofold.kafka.topics import Topic
+from twofold.kafka.topics import Topic, reaching
 from twofold.settings import Settings
 from twofold.timeline import EMPTY_OFFSETS, Offsets, PartitionKey
 
@@ -48,31 +46,29 @@ def facts_tail(settings: Settings, topic: Topic, messages: int = TAIL_MESSAGES) 
     Raises :class:`BrokerError` when the broker cannot be reached.
     """
     servers = broker_address(settings)
-    try:
+    seen: dict[int, list[int]] = {}
+    with reaching(servers):
         consumer = KafkaConsumer(
             bootstrap_servers=servers, enable_auto_commit=False, auto_offset_reset="earliest", bootstrap_timeout_ms=10_000
         )
-    except (KafkaError, OSError) as error:
-        raise BrokerError(f"the broker at {servers} cannot be reached: {error}") from error
-    try:
-        name = settings.kafka.facts_topic
-        places = [TopicPartition(name, p) for p in sorted(consumer.partitions_for_topic(name) or ()) if p in topic.partitions]
-        if not places:
-            return EMPTY_OFFSETS
-        starts, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
-        seen: dict[int, list[int]] = {}
-        left = {tp for tp in places if ends[tp] > starts[tp]}
-        consumer.assign(sorted(left))
-        for tp in left:
-            consumer.seek(tp, max(starts[tp], ends[tp] - messages))
-        while left:
-            for tp, records in consumer.poll(timeout_ms=500).items():
-                seen.setdefault(tp.partition, []).extend(_positions(records, topic.topic_id, tp.partition))
-            done = {tp for tp in left if consumer.position(tp) >= ends[tp]}
-            left -= done
-            consumer.pause(*done)
-    finally:
-        consumer.close()
+        try:
+            name = settings.kafka.facts_topic
+            places = [TopicPartition(name, p) for p in sorted(consumer.partitions_for_topic(name) or ()) if p in topic.partitions]
+            if not places:
+                return EMPTY_OFFSETS
+            starts, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
+            left = {tp for tp in places if ends[tp] > starts[tp]}
+            consumer.assign(sorted(left))
+            for tp in left:
+                consumer.seek(tp, max(starts[tp], ends[tp] - messages))
+            while left:
+                for tp, records in consumer.poll(timeout_ms=500).items():
+                    seen.setdefault(tp.partition, []).extend(_positions(records, topic.topic_id, tp.partition))
+                done = {tp for tp in left if consumer.position(tp) >= ends[tp]}
+                left -= done
+                consumer.pause(*done)
+        finally:
+            consumer.close()
     found = {PartitionKey(topic.topic_id, partition): next_after(offsets) for partition, offsets in seen.items()}
     return Offsets({key: at for key, at in found.items() if at is not None})
 

@@ -25,16 +25,23 @@ class Topic(NamedTuple):
 
 @contextmanager
 def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    """An admin client. Raises :class:`BrokerError` when the broker cannot be reached."""
+    """An admin client. Raises :class:`BrokerError` when the broker cannot be reached, then or while the client is used."""
     servers = broker_address(settings)
-    try:
+    with reaching(servers):
         client = KafkaAdminClient(bootstrap_servers=servers, bootstrap_timeout_ms=10_000)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+@contextmanager
+def reaching(servers: str) -> Iterator[None]:
+    """What a client raises becomes a :class:`BrokerError`: a connection may break in any call."""
+    try:
+        yield
     except (KafkaError, OSError) as error:
         raise BrokerError(f"the broker at {servers} cannot be reached: {error}; is `twofold up` running?") from error
-    try:
-        yield client
-    finally:
-        client.close()
 
 
 def create_topics(settings: Settings) -> None:
@@ -68,6 +75,8 @@ def create_topics(settings: Settings) -> None:
             except TopicAlreadyExistsError:
                 continue
             except KafkaError as error:
+                if error.retriable:
+                    raise
                 raise TopicError(f"topic {name} cannot be created: {error}") from error
 
 
@@ -98,23 +107,22 @@ def grow_partitions(settings: Settings, partitions: int) -> None:
             try:
                 client.create_partitions({name: partitions})
             except KafkaError as error:
+                if error.retriable:
+                    raise
                 raise TopicError(f"topic {name} cannot be grown to {partitions} partitions: {error}") from error
 
 
 def log_offsets(settings: Settings, topic: Topic | None = None) -> tuple[Offsets, Offsets]:
-    """(start, end) of the log as vectors, read_committed."""
+    """(start, end) of the log as vectors, read_committed. Raises :class:`BrokerError` when the broker cannot be reached."""
     topic = topic or events_topic(settings)
     places = [TopicPartition(settings.kafka.events_topic, p) for p in topic.partitions]
-    try:
-        consumer = KafkaConsumer(
-            bootstrap_servers=broker_address(settings), isolation_level="read_committed", bootstrap_timeout_ms=10_000
-        )
-    except (KafkaError, OSError) as error:
-        raise BrokerError(f"the broker at {broker_address(settings)} cannot be reached: {error}") from error
-    try:
-        starts, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
-    finally:
-        consumer.close()
+    servers = broker_address(settings)
+    with reaching(servers):
+        consumer = KafkaConsumer(bootstrap_servers=servers, isolation_level="read_committed", bootstrap_timeout_ms=10_000)
+        try:
+            starts, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
+        finally:
+            consumer.close()
     start, end = (
         Offsets({PartitionKey(topic.topic_id, tp.partition): at for tp, at in offsets.items()}) for offsets in (starts, ends)
     )

@@ -12,7 +12,7 @@ import subprocess
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kafka import KafkaAdminClient
@@ -55,13 +55,13 @@ def free_port(wanted: int | None = None, but: int | None = None) -> int:
     raise PartError("no free port on the loopback interface")
 
 
-def _properties(folder: Path, port: int, controller_port: int) -> str:
+def _properties(folder: Path, port: int, controller_port: int, advertised: str) -> str:
     settings = {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller_port}",
         "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "advertised.listeners": f"PLAINTEXT://{advertised}",
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
         "log.dirs": folder / "data",
@@ -110,8 +110,11 @@ class Broker:
             raise PartError(f"the broker's jars are not in {self._settings.spark.broker_jars}: run `make setup`")
         return f"{jars}/*"
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start the process (format its storage the first time). Raises :class:`PartError`."""
+    def start(self, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Start the process (format its storage the first time), with ``environment`` (default: this process's).
+
+        Raises :class:`PartError`; ``OSError`` where the home cannot be written. Then nothing runs.
+        """
         class_path = self._class_path()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +122,8 @@ class Broker:
         port = free_port(known.get("port"))
         controller = free_port(known.get("controller_port"), but=port)
         properties, log4j = self.folder / "server.properties", self.folder / "log4j2.xml"
-        properties.write_text(_properties(self.folder, port, controller), encoding="utf-8")
+        reached = self._settings.local.advertised or f"127.0.0.1:{port}"
+        properties.write_text(_properties(self.folder, port, controller, reached), encoding="utf-8")
         log4j.write_text(_LOG4J, encoding="utf-8")
         java = [_java(), f"-Xmx{_HEAP}", f"-Dlog4j2.configurationFile={log4j}", "-cp", class_path]
         if not (self.folder / "data" / "meta.properties").exists():
@@ -131,10 +135,21 @@ class Broker:
                 )
         with self.log_file.open("ab") as log:
             process = subprocess.Popen(
-                [*java, "kafka.Kafka", str(properties)], stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+                [*java, "kafka.Kafka", str(properties)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
             )
-        address = {"bootstrap_servers": f"127.0.0.1:{port}", "port": port, "controller_port": controller}
-        write_json(self.record, {**address, "pid": process.pid})
+        address = {"bootstrap_servers": reached, "port": port, "controller_port": controller}
+        try:
+            write_json(self.record, {**address, "pid": process.pid})
+        except BaseException:
+            # On a full disk, say: a broker that nobody knows of would keep every later one from its log.
+            process.kill()
+            process.wait()
+            raise
         return process
 
     def answers(self) -> bool:

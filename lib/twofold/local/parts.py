@@ -6,6 +6,7 @@ supervisor: a file lock that dies with its process. What runs is recorded in the
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from twofold.errors import HomeError, PartError
+from twofold.errors import BrokerError, HomeError, PartError, TwofoldError
 from twofold.kafka.home import ensure_home
 from twofold.kafka.topics import create_topics
 from twofold.local.broker import Broker, last_line, wait_until
@@ -38,6 +39,11 @@ GUESTS = {"personalize": "archive"}
 _STOP_TIMEOUT_S = 30
 #: Deaths of one part within this time after which `up` gives up on it.
 _RESTARTS, _RESTARTS_WITHIN_S = 5, 300
+#: How long the first death of a part is waited out before it is started again, twice as long at each further one: what a part dies
+#: of (a full disk, a network) may take a while to pass.
+_BACK_OFF_S = 0.5
+#: Variable of a part's processes that names their home: they are found where no record names them. (Not TWOFOLD_…, a setting.)
+HOME_MARK = "PART_OF_HOME"
 
 Report = Callable[[str, dict[str, Any]], None]
 
@@ -95,6 +101,16 @@ def _group_alive(pid: int) -> bool:
     return False
 
 
+def _groups_of(home: Path) -> set[int]:
+    """The process groups of a home's parts, by the mark that they carry."""
+    found = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(HOME_MARK) == str(home):
+                found.add(os.getpgid(process.pid))
+    return found - {os.getpgrp()}
+
+
 def kill_part(settings: Settings, name: str, number: signal.Signals = signal.SIGKILL) -> int:
     """Send a signal to a running part's whole process group; returns its pid. Raises :class:`PartError` when it does not run."""
     part = status_parts(settings).get(name)
@@ -112,12 +128,17 @@ class Supervisor:
         unknown = [name for name in without if name not in optional]
         if unknown:
             raise PartError(f"there is no part {unknown[0]!r} to leave out: {', '.join(optional)}")
-        self._settings, self._report, self._without, self._arguments = settings, report, without, list(arguments)
+        self._settings, self._tell, self._without, self._arguments = settings, report, without, list(arguments)
         self._children: dict[str, _Child] = {}
         self._deaths: dict[str, list[float]] = {}
         self._lock = FileLock(settings.home_path / "up.lock")
         self._state = "starting"
         self._stopping = False
+
+    def _report(self, event: str, details: dict[str, Any]) -> None:
+        # Where it cannot be told (the disk of the log is full, nobody reads) there is all the more to do.
+        with contextlib.suppress(OSError):
+            self._tell(event, details)
 
     # --- one part ---------------------------------------------------------------------------------------------------------------
     def _start(self, name: str) -> None:
@@ -132,10 +153,11 @@ class Supervisor:
         if name == GUESTS["personalize"]:
             forget_told(settings.home_path)
         started_ms = time.time_ns() // 1_000_000
+        environment = {**child_environment(), HOME_MARK: str(settings.home_path)}
         if name == "broker":
             broker = Broker(settings)
-            process = broker.start()
-            ready: Callable[[], bool] = broker.answers
+            process = broker.start(environment)
+            ready: Callable[[], bool] = lambda: broker.answers() and self._has_topics()  # noqa: E731
         else:
             home = ["--home", str(settings.home_path), *self._arguments]
             guests = [
@@ -153,7 +175,7 @@ class Supervisor:
                     stderr=out,
                     stdin=subprocess.DEVNULL,
                     cwd=ROOT,
-                    env=child_environment(),
+                    env=environment,
                     start_new_session=True,
                 )
             ready = lambda: read_ready(settings.home_path, name) is not None  # noqa: E731
@@ -166,12 +188,18 @@ class Supervisor:
         process, log, started_ms = child.process, child.log, child.started_ms
         alive = lambda: process.poll() is None and not self._stopping  # noqa: E731
         wait_until(ready, alive, settings.local.ready_timeout_s, name, log)
-        if name == "broker":
-            create_topics(settings)
-            ensure_home(settings)
         self._report(
             "ready", {"part": name, "pid": process.pid, "log": str(log), "after_ms": time.time_ns() // 1_000_000 - started_ms}
         )
+
+    def _has_topics(self) -> bool:
+        """Whether the topics are there, which are created where they are not; asked again where the connection breaks."""
+        try:
+            create_topics(self._settings)
+            ensure_home(self._settings)
+        except BrokerError:
+            return False
+        return True
 
     def _record(self) -> None:
         parts = {
@@ -207,7 +235,8 @@ class Supervisor:
                 f"`up` already runs on {self._settings.home_path}: stop it with `twofold down`, or use another home"
             ) from error
         try:
-            self._stop_leftovers()
+            # Parts of a supervisor that was killed still run: they would be second writers.
+            stop_orphans(self._settings, self._report, "leftover")
             self._start(PARTS[0])
             # The rest only need the topics: they start side by side.
             starting = [(name, self._launch(name)) for name in PARTS[1:] if name not in self._without]
@@ -218,13 +247,6 @@ class Supervisor:
         except BaseException:
             self.stop()
             raise
-
-    def _stop_leftovers(self) -> None:
-        """Parts of a supervisor that was killed still run: they would be second writers."""
-        for name, part in reversed(status_parts(self._settings).items()):
-            if part["alive"]:
-                self._report("leftover", {"part": name, "pid": part["pid"]})
-                _stop_group(part["pid"], _STOP_TIMEOUT_S)
 
     def watch(self, stopped: Callable[[], bool]) -> None:
         """Restart what dies (or raise :class:`PartError`, by the setting ``local.restart``) until ``stopped()``."""
@@ -242,13 +264,21 @@ class Supervisor:
                 self._deaths[name] = deaths
                 if self._settings.local.restart == "exit" or len(deaths) > _RESTARTS:
                     raise PartError(f"{name} died (exit {code}): {details['last_line']} (log: {child.log})")
+                self._pause(_BACK_OFF_S * 2 ** (len(deaths) - 1))
                 self._restart(name)
             time.sleep(0.2)
 
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stopping and time.monotonic() < until:
+            time.sleep(0.05)
+
     def _restart(self, name: str) -> None:
+        if self._stopping:
+            return
         try:
             self._start(name)
-        except PartError as error:
+        except (TwofoldError, OSError) as error:
             # Counted as a death at the next look: the part's process is down or is stopped here.
             self._report("not_ready", {"part": name, "error": str(error)})
             child = self._children.get(name)
@@ -281,6 +311,18 @@ def _stop_group(pid: int, timeout_s: float) -> None:
             _signal_group(pid, signal.SIGKILL)
             return
         time.sleep(0.05)
+
+
+def stop_orphans(settings: Settings, report: Report, event: str) -> None:
+    """Stop every part of a home that has no supervisor, and report each as ``event``."""
+    for name, part in reversed(status_parts(settings).items()):
+        if part["alive"]:
+            report(event, {"part": name, "pid": part["pid"]})
+            _stop_group(part["pid"], _STOP_TIMEOUT_S)
+    for pid in sorted(_groups_of(settings.home_path)):
+        # The supervisor was killed, or its disk was full, before it had recorded what it had started.
+        report(event, {"part": "unrecorded", "pid": pid})
+        _stop_group(pid, _STOP_TIMEOUT_S)
 
 
 def up(settings: Settings, report: Report, without: Sequence[str] = (), arguments: Sequence[str] = ()) -> None:
@@ -350,10 +392,9 @@ def up_detached(settings: Settings, report: Report, without: Sequence[str] = (),
 def down(settings: Settings, report: Report) -> bool:
     """Stop what runs on this home; ``False`` when nothing did."""
     running = read_up(settings)
-    if running is None:
+    if running is None and not _groups_of(settings.home_path):
         return False
-    supervisor = running["supervisor"]
-    if _alive(supervisor, running.get("created")):
+    if running is not None and _alive(supervisor := running["supervisor"], running.get("created")):
         os.kill(supervisor, signal.SIGTERM)
         deadline = time.monotonic() + _STOP_TIMEOUT_S * len(PARTS)
         while _alive(supervisor, running.get("created")):
@@ -363,9 +404,6 @@ def down(settings: Settings, report: Report) -> bool:
         report("stopped", {"part": "supervisor", "pid": supervisor})
         return True
     # The supervisor was killed: its parts are stopped here.
-    for name, part in reversed(status_parts(settings).items()):
-        if part["alive"]:
-            _stop_group(part["pid"], _STOP_TIMEOUT_S)
-            report("stopped", {"part": name, "pid": part["pid"]})
+    stop_orphans(settings, report, "stopped")
     _up_file(settings).unlink(missing_ok=True)
     return True

@@ -15,7 +15,9 @@ from twofold.record import Freshness
 from twofold.segments import NO_SEGMENTS, Segments
 from twofold.spark.present import TO_JSON, feature_columns, field_states, sendable_reasons, value_columns, values_struct
 from twofold.spark.segments import SEGMENT_COLUMNS, next_change_ms, segment_names
+from twofold.spark.tables import create_table
 from twofold.stores.personalization import RECORD_COLUMN, ROW_COLUMNS, current_view_sql
+from twofold.stores.places import table_exists
 from twofold.timeline import Offsets
 from twofold.views import ManifestRow
 
@@ -70,17 +72,11 @@ def column_names(catalogue: Catalogue) -> tuple[str, ...]:
 
 def create_personalization(spark: Any, location: str, catalogue: Catalogue) -> bool:
     """Create the table; one of other columns is emptied and gets these. Whether it is new."""
-    from delta.tables import DeltaTable
-
     columns = table_columns(catalogue)
-    if not DeltaTable.isDeltaTable(spark, location):
-        builder = DeltaTable.createIfNotExists(spark).location(str(location))
-        builder = builder.comment("Personalization records; highest batch is current")
-        for name, type_, comment in columns:
-            builder = builder.addColumn(name, type_, comment=comment)
-        for key, value in PROPERTIES.items():
-            builder = builder.property(key, value)
-        builder.partitionedBy("era").execute()
+    if not table_exists(location):
+        create_table(
+            spark, location, "Personalization records; highest batch is current", columns, PROPERTIES, partitioned_by=["era"]
+        )
         return True
     quoted = ((name, type_, comment.replace("'", "\\'")) for name, type_, comment in columns)
     wanted = spark.createDataFrame([], ", ".join(f"{name} {type_} COMMENT '{comment}'" for name, type_, comment in quoted))

@@ -10,6 +10,7 @@ from pyspark.sql import DataFrame
 
 from twofold.errors import PublishConflict
 from twofold.spark.tables import PROPERTIES, create_table
+from twofold.stores.creation import remove_torn
 from twofold.stores.manifest import APP, MANIFEST_COLUMNS, conflict_of, publishing, read_back, row_values
 from twofold.stores.places import open_table
 from twofold.views import ManifestRow
@@ -17,6 +18,8 @@ from twofold.views import ManifestRow
 
 def write_version(frame: DataFrame, location: str, snapshot: str) -> int:
     """Overwrite a published table; returns its new version. Raises :class:`PublishConflict` when another wrote it too."""
+    # A night that died in its very first write left a log without a commit; nobody else writes here.
+    remove_torn(location)
     writer = frame.write.format("delta").mode("overwrite").option("overwriteSchema", "true")
     for key, value in PROPERTIES.items():
         writer = writer.option(key, value)

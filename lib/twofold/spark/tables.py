@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from twofold.spark.admission import FACTS_TYPE
+from twofold.stores.creation import creating
 
 #: Numbers first: data skipping keeps statistics of a table's first columns.
 ARCHIVE_COLUMNS = (
@@ -38,9 +39,26 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def create_table(
-    spark: Any, location: str, comment: str, columns: Sequence[tuple[str, str, str]], properties: Mapping[str, str] = _NONE
+    spark: Any,
+    location: str,
+    comment: str,
+    columns: Sequence[tuple[str, str, str]],
+    properties: Mapping[str, str] = _NONE,
+    partitioned_by: Sequence[str] = (),
 ) -> None:
     """Create a table of (name, Spark type, comment) columns where it is missing; ``properties`` beside ``PROPERTIES``."""
+    with creating(location):
+        _create(spark, location, comment, columns, properties, partitioned_by)
+
+
+def _create(
+    spark: Any,
+    location: str,
+    comment: str,
+    columns: Sequence[tuple[str, str, str]],
+    properties: Mapping[str, str],
+    partitioned_by: Sequence[str],
+) -> None:
     from delta.tables import DeltaTable
 
     builder = DeltaTable.createIfNotExists(spark).location(str(location)).comment(comment)
@@ -48,6 +66,8 @@ def create_table(
         builder = builder.addColumn(name, type_, comment=meaning)
     for key, value in {**PROPERTIES, **properties}.items():
         builder = builder.property(key, value)
+    if partitioned_by:
+        builder = builder.partitionedBy(*partitioned_by)
     builder.execute()
 
 
