@@ -38,7 +38,7 @@ def entry(offset: int, person: str, at_ms: int, *facts: FactBody, event_id=None,
 
 
 def drawn(seed: int, persons: int, events: int) -> list[Entry]:
-    """Few campaigns, times on the edges of days and of the credit, copies that differ in kind, time and campaign."""
+    """Few campaigns, times on the edges of days and of the credit, retractions, copies that differ in kind, time and campaign."""
     draw = random.Random(seed)
     midnight = NOW_MS - NOW_MS % DAY_MS
     bases = [NOW_MS, midnight, midnight - 2 * DAY_MS, NOW_MS - 20 * DAY_MS]
@@ -60,6 +60,11 @@ def drawn(seed: int, persons: int, events: int) -> list[Entry]:
         if log and draw.randrange(5) == 0:
             of = draw.choice(log)
             person, event_id = of.person, of.event_id
+        if log and draw.randrange(9) == 0:
+            # Also of what its person does not have, and by a copy that loses.
+            target = draw.choice(log)
+            person = target.person if draw.random() < 0.8 else person
+            facts = [FactBody("retraction", key=target.event_id)]
         log.append(entry(offset, person, at_ms, *facts, event_id=event_id, broker_ms=broker_ms))
     return log
 
@@ -105,7 +110,7 @@ def native_campaigns(spark, log: list[Entry], as_of_ms: int) -> dict[tuple, dict
 
 
 def test_drawn_events(spark):
-    log = drawn(11, persons=150, events=4_000)
+    log = drawn(11, persons=200, events=6_000)
     expected = plain_campaigns(log, NOW_MS - HOUR_MS)
     found = native_campaigns(spark, log, NOW_MS - HOUR_MS)
     assert found == {key: {**row, "revenue": {**row["revenue"]}} for key, row in expected.items()}
@@ -119,6 +124,10 @@ def order(offset: int, person: str, at_ms: int, amount: int | None = 7) -> Entry
 
 def click(offset: int, person: str, at_ms: int, campaign: str | None = "c", **options) -> Entry:
     return entry(offset, person, at_ms, FactBody("email_clicked", campaign=campaign), **options)
+
+
+def back(offset: int, person: str, target: str, event_id: str | None = None) -> Entry:
+    return entry(offset, person, NOW_MS - DAY_MS, FactBody("retraction", key=target), event_id=event_id, broker_ms=NOW_MS)
 
 
 def test_the_edges_of_credit(spark):
@@ -138,12 +147,19 @@ def test_the_edges_of_credit(spark):
         # The first copy was no click: the click never was.
         *(click(25, "copy", t, "copy", event_id="x", broker_ms=t + 9), entry(26, "copy", t, FactBody("page"), event_id="x")),
         order(27, "copy", t + 1),
+        # A click that was taken back credits nothing, the one before it does; nor does an order that was.
+        *(click(28, "gone", t, "stays"), click(29, "gone", t + 1, "gone"), back(30, "gone", "e29"), order(31, "gone", t + 2)),
+        *(back(32, "unbought", "e34"), click(33, "unbought", t, "unbought"), order(34, "unbought", t + 1)),
+        # By a copy that loses, and by another person, which does nothing.
+        *(click(35, "lost", t, "lost"), order(36, "lost", t + 1), order(37, "lost", t + 2)),
+        *(back(38, "lost", "e36", event_id="e37"), back(39, "in", "e37")),
     ]
     found = {campaign: row for (campaign, _day), row in native_campaigns(spark, log, NOW_MS).items()}
     orders = {campaign: row["counts"]["orders"] for campaign, row in found.items()}
     assert orders == {
         **{"in": 1, "out": 0, "same": 1, "before": 0, "first": 0, "last": 1, "tie-a": 0, "tie-b": 1},
         **{"named": 1, "twice": 2, "stranger": 0, "later": 0},
+        **{"stays": 1, "unbought": 0, "lost": 1},
     }
     assert found["twice"]["revenue"] == {"USD": Decimal(7)} and found["out"]["revenue"] == {}
 
