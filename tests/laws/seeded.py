@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twofold.events import EMAIL_KINDS, MAX_FUTURE_MS, Entry, FactBody
-from twofold.testing.strategies import CURRENCIES, NAMES, NOW_MS, PURPOSES, TRAIT_KEYS, WIDTHS_MS
+from twofold.testing.strategies import CURRENCIES, NAMES, NOW_MS, PURPOSES, TRAIT_KEYS, TRAIT_VALUES, WIDTHS_MS
 from twofold.timeline import DAY_MS, EARLIEST_MS, MINUTE_MS
 
 QUANTITIES = (-3, -1, 0, 1, 1, 2, 5, -(10**9), 10**9)
@@ -46,9 +46,9 @@ def event_time(r: random.Random) -> int:
     return r.choice((EARLIEST_MS, NOW_MS))
 
 
-def bodies(r: random.Random) -> tuple[FactBody, ...]:
-    """The facts of one entry, as admission could yield them."""
-    kind = r.choice(KINDS)
+def bodies(r: random.Random, kind: str | None = None) -> tuple[FactBody, ...]:
+    """The facts of one entry, as admission could yield them; ``kind``: of one of them."""
+    kind = r.choice(KINDS) if kind is None else "order" if kind == "purchase" else kind
     name, other = _or_null(r, NAMES), _or_null(r, NAMES)
     match kind:
         case "page":
@@ -75,12 +75,14 @@ def bodies(r: random.Random) -> tuple[FactBody, ...]:
             return (FactBody("order", key=name, amount_minor=_or_null(r, AMOUNTS), currency=currency), *bought)
         case "trait":
             keys = sorted(r.sample(TRAIT_KEYS, r.randint(1, 3)))
-            return tuple(FactBody("trait", key=key, value=r.choice(("", *NAMES))) for key in keys)
+            return tuple(FactBody("trait", key=key, value=r.choice(("", *TRAIT_VALUES.get(key, NAMES)))) for key in keys)
         case "consent":
             keys = sorted(r.sample(PURPOSES, r.randint(1, 2)))
             return tuple(FactBody("consent", key=key, value=r.choice(("granted", "denied"))) for key in keys)
         case "email":
             return (FactBody(r.choice(list(EMAIL_KINDS.values())), campaign=name, key=other),)
+        case _ if kind in EMAIL_KINDS.values():
+            return (FactBody(kind, campaign=name, key=other),)
     return (FactBody(kind, key=r.choice(NAMES)),)
 
 

@@ -16,13 +16,14 @@ from twofold.features import Catalogue, Primary
 from twofold.spark.admission import FACTS_TYPE
 from twofold.spark.lower import ENVELOPE, facts_of, field, fold, let, selected, since
 from twofold.spark.plus import plus
+from twofold.spark.present import next_move_ms
 from twofold.spark.state_rows import RECENT, first_copies, keyed
 from twofold.views import ManifestRow
 
 #: Columns of a merged person. ``states``: a struct with one field a primary (null: zero). ``conflict``: primaries that a doubtful
 #: copy may change. ``newest_event_ms``: of the hot entries that count. ``next_change_ms``: the next instant at which a window
-#: gains or loses one of the person's facts, or null; until then values (decayed ones apart) stay, unless an event comes. It is no
-#: later than ``record.next_change_at``, which goes on to the first such instant at which a value really differs.
+#: gains or loses one of the person's facts, or a value moves by itself, or null; until then values (decayed ones apart) stay,
+#: unless an event comes. It is no later than ``record.next_change_at``, which goes on to the first at which a value really differs.
 MERGED = ("person", "states", "conflict", "newest_event_ms", "next_change_ms")
 
 #: Elements of ``state_rows.RECENT``.
@@ -135,14 +136,10 @@ def _folded(people: DataFrame, catalogue: Catalogue, t: Column | int, carried: l
     )
     older, new = F.col("older"), F.col("_added")
     states = [(plus(p.state, new[p.name], older[p.name]) if p.lifetime else new[p.name]).alias(p.name) for p in primaries]
-    return added.select(
-        "person",
-        *carried,
-        F.struct(*states).alias("states"),
-        "conflict",
-        "newest_event_ms",
-        "next_change_ms",
-    )
+    merged = added.select("person", *carried, F.struct(*states).alias("states"), "conflict", "newest_event_ms", "next_change_ms")
+    # Some values move while every fact stays where it is.
+    moves = next_move_ms(catalogue, F.col("states"), t)
+    return merged.withColumn("next_change_ms", F.least("next_change_ms", *moves)) if moves else merged
 
 
 def _conflicts(catalogue: Catalogue, t: Column | int) -> Column:
