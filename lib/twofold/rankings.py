@@ -274,7 +274,7 @@ class Histogram(Kind):
         for part in chosen:
             times += part.tolist()
         times.sort()
-        return self._few_rows(list(map(BUCKETS[self.bucket], times)), times)
+        return self._few_rows(BUCKETS[self.bucket](np.array(times)).tolist(), times)
 
     def _few_rows(self, buckets: list[int], at: list[int]) -> dict[int, Weight]:
         # Times ascend, so the last one written is a bucket's latest.
