@@ -1,7 +1,8 @@
-"""The catalogue, first edition: every feature of the record, defined once."""
+"""The catalogue, second edition: every feature of the record, defined once; those of the families are in their modules."""
 
 from __future__ import annotations
 
+from twofold.families import FAMILIES
 from twofold.features import Catalogue, Feature, Primary, Select
 from twofold.rankings import Decayed, Distinct, Histogram, Recent, Top
 from twofold.states import Count, Latest, MoneySum, Sum
@@ -57,6 +58,7 @@ PRIMARIES = (
     Primary("consent_denial", Latest("at_ms"), Select(("consent",), (("key", MARKETING), ("value", DENIED)))),
     Primary("unsubscribe", Latest("at_ms"), Select(("email_unsubscribed",))),
     Primary("complaint", Latest("at_ms"), Select(("email_complained",))),
+    *(primary for family in FAMILIES.values() for primary in family.primaries),
 )
 #: Primaries on which permission to send rests: every one must be exact.
 CONSENT_PRIMARIES = ("consent_marketing", "consent_denial", "unsubscribe", "complaint")
@@ -99,10 +101,11 @@ FEATURES = (
     Feature("country", "Latest country", "country"),
     Feature("tier", "Latest loyalty tier", "tier"),
     Feature("consent_marketing", "Latest consent for marketing: granted, denied or null", "consent_marketing"),
+    *(feature for family in FAMILIES.values() for feature in family.features),
 )
 
 #: Features that rest on them: what is said of consent is always as it is now.
-CONSENT_FEATURES = tuple(f.name for f in FEATURES if not {f.of, f.per}.isdisjoint(CONSENT_PRIMARIES))
+CONSENT_FEATURES = tuple(f.name for f in FEATURES if not set(f.reads).isdisjoint(CONSENT_PRIMARIES))
 
 CATALOGUE = Catalogue(PRIMARIES, FEATURES)
 VERSION = CATALOGUE.version

@@ -10,6 +10,7 @@ from typing import Any
 
 from twofold.columns import Fact
 from twofold.errors import DefinitionError
+from twofold.families.family import OwnKind
 from twofold.rankings import Decayed, Distinct, Histogram, Recent, Top
 from twofold.states import Count, Extreme, Kind, Latest, MoneySum, Sum
 
@@ -55,6 +56,8 @@ def contributing(kind: Kind, facts: Sequence[Fact], older: Any) -> list[int]:
                 if name is not None and name not in older:
                     newest[name] = place
             return sorted(newest.values())
+        case OwnKind():
+            return kind.contributing(facts, older)
     raise DefinitionError(f"which facts a state of kind {kind.id!r} rests on is not said: add it to twofold.contributing")
 
 

@@ -1,23 +1,33 @@
 """What a feature is: data, from which the Python merge, the native Spark fold, the JSON schema and the docs are all derived.
 
-A *primary* is one mergeable state over one selection of facts in one window. A *feature* presents one or two primaries;
-ratios are computed in ``present`` and never merged.
+A *primary* is one mergeable state over one selection of facts in one window. A *feature* presents one or more primaries, as
+their kind is presented or in its own way; ratios are computed in ``present`` and never merged.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from twofold.errors import DefinitionError
 from twofold.events import ADMISSION_VERSION, FACT_KINDS
 from twofold.rankings import Decayed, Distinct, Histogram, Recent, Top
 from twofold.states import Extreme, Kind, Latest, MoneySum
 from twofold.timeline import DAY_MS, LIFETIME, Window
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+#: What a feature's value is: a whole number, a number, text, an instant in epoch ms, a list, a map of amounts or of decayed scores,
+#: or a list of records whose columns the feature's presentation names.
+ValueType = Literal["integer", "number", "text", "time", "texts", "integers", "money", "scores", "records"]
+#: What a column of a record is.
+ColumnType = Literal["integer", "number", "text", "time"]
 
 
 @dataclass(frozen=True)
@@ -61,17 +71,62 @@ class Primary:
 
 
 @dataclass(frozen=True)
+class Presentation(ABC):
+    """How states of primaries become a value, where it is not as their kind is presented. Its fields are part of the definition.
+
+    ``states`` are those of the feature's primaries, in the order of ``Feature.reads``; natively a null state is zero. Both sides
+    give the same value, and both say when it moves though no fact comes into a window or leaves it.
+    """
+
+    id: ClassVar[str]
+    type: ClassVar[ValueType]
+    nullable: ClassVar[bool] = False
+    #: Name and type of each column, where the value is a list of records.
+    columns: ClassVar[tuple[tuple[str, ColumnType], ...]] = ()
+    #: Whether the value ever moves while the states stay.
+    moves: ClassVar[bool] = False
+
+    @abstractmethod
+    def value(self, t: int, *states: Any) -> Any: ...
+
+    @abstractmethod
+    def native_value(self, t: Column, *states: Column) -> Column: ...
+
+    def next_move(self, t: int, *states: Any) -> int | None:  # noqa: ARG002
+        """The smallest instant after ``t`` at which these very states have another value, or ``None``."""
+        return None
+
+    def native_next_move(self, t: Column, *states: Column) -> Column:  # noqa: ARG002
+        """:meth:`next_move` as a bigint column, null where there is none; asked for only where ``moves``."""
+        raise DefinitionError(f"presentation {self.id!r} moves and does not say natively when: write its native_next_move")
+
+    def definition(self) -> dict[str, Any]:
+        return {"id": self.id, "parameters": asdict(self)}
+
+
+@dataclass(frozen=True)
 class Feature:
-    """A named value of the record. ``of`` names its primary, ``per`` a second one that divides it; ``k`` cuts a ranking."""
+    """A named value of the record. ``of`` names its primary, ``per`` a second one that divides it; ``k`` cuts a ranking.
+
+    ``show``: its own way of being presented, from the state of ``of`` and those of ``beside``.
+    """
 
     name: str
     doc: str
     of: str
     per: str | None = None
     k: int | None = None
+    show: Presentation | None = None
+    beside: tuple[str, ...] = ()
+
+    @cached_property
+    def reads(self) -> tuple[str, ...]:
+        """Names of its primaries."""
+        return (self.of, *(() if self.per is None else (self.per,)), *self.beside)
 
     def definition(self) -> dict[str, Any]:
-        return {"name": self.name, "of": self.of, "per": self.per, "k": self.k}
+        show = None if self.show is None else self.show.definition()
+        return {"name": self.name, "of": self.of, "per": self.per, "k": self.k, "beside": list(self.beside), "show": show}
 
 
 def _ranked(weights: Mapping[Any, tuple[int, int]], k: int | None) -> list[Any]:
@@ -111,16 +166,16 @@ def _presenter(kind: Kind, k: int | None) -> Callable[[Any, int], Any]:
 
 #: Columns of a fact that are numbers, but for its instant.
 _NUMBERS = ("amount_minor", "quantity", "ordinal")
-#: What a feature's value is: a whole number, text, an instant in epoch ms, a list, or a map of amounts or of decayed scores.
-ValueType = Literal["integer", "text", "time", "texts", "integers", "money", "scores"]
 _SHAPES: dict[ValueType, dict[str, Any]] = {
     "integer": {"type": "integer"},
+    "number": {"type": "number"},
     "text": {"type": "string"},
     "time": {"type": "integer"},
     "texts": {"type": "array", "items": {"type": "string"}},
     "integers": {"type": "array", "items": {"type": "integer"}},
     "money": {"type": "object", "additionalProperties": {"type": "integer"}},
     "scores": {"type": "object", "additionalProperties": {"type": "number"}},
+    "records": {"type": "array"},
 }
 
 
@@ -133,8 +188,8 @@ class Catalogue:
         if len(self.primaries) != len(primaries) or len(self.features) != len(features):
             raise DefinitionError("two features or two primaries of the catalogue have one name")
         for feature in features:
-            for name in (feature.of, feature.per):
-                if name is not None and name not in self.primaries:
+            for name in feature.reads:
+                if name not in self.primaries:
                     raise DefinitionError(f"feature {feature.name!r} names no such primary: {name!r}")
             if not feature.doc:
                 raise DefinitionError(f"feature {feature.name!r} has no description")
@@ -167,11 +222,12 @@ class Catalogue:
         return f"{ADMISSION_VERSION}/{self.fingerprint}"
 
     def primaries_of(self, feature: str) -> tuple[Primary, ...]:
-        f = self.features[feature]
-        return tuple(self.primaries[name] for name in (f.of, f.per) if name is not None)
+        return tuple(self.primaries[name] for name in self.features[feature].reads)
 
     def value_type(self, feature: Feature) -> ValueType:
         """What the values of a feature are; schemas, column types and the grammar of rules follow from it."""
+        if feature.show is not None:
+            return feature.show.type
         if feature.per is not None:
             return "money"
         match self.primaries[feature.of].state:
@@ -189,6 +245,8 @@ class Catalogue:
 
     def nullable(self, feature: Feature) -> bool:
         """Whether a value may be null: of no fact there is no latest one. Counts, lists and maps are then empty."""
+        if feature.show is not None:
+            return feature.show.nullable
         return feature.per is None and isinstance(self.primaries[feature.of].state, Latest | Extreme)
 
     def zero(self) -> dict[str, Any]:
@@ -196,6 +254,8 @@ class Catalogue:
 
     def present(self, feature: Feature, states: Mapping[str, Any], t: int) -> Any:
         """The value of one feature at ``t`` from the states of the primaries."""
+        if feature.show is not None:
+            return feature.show.value(t, *[states[name] for name in feature.reads])
         if feature.per is not None:
             state, counts = states[feature.of], states[feature.per]
             return {currency: divide_half_away(state[currency], counts[currency]) for currency in sorted(state)}
@@ -210,6 +270,9 @@ class Catalogue:
         properties = {}
         for f in self.features.values():
             shape = dict(_SHAPES[self.value_type(f)])
+            if f.show is not None and f.show.columns:
+                columns = {name: _SHAPES[type_] for name, type_ in f.show.columns}
+                shape["items"] = {"type": "object", "properties": columns, "required": list(columns), "additionalProperties": False}
             if self.nullable(f):
                 shape["type"] = [shape["type"], "null"]
             properties[f.name] = {**shape, "description": f.doc}

@@ -1,7 +1,8 @@
 """Why a person is in a segment, and since when: by looking back over the instants at which the rule may have turned.
 
 Between two events nothing turns but by age: a fact comes in at ``at + 1``, leaves a window of width w at ``at + w + 1``, and grows
-older than w at ``at + w + 1``. Between two such instants a rule keeps its answer, so asking it at each of them is asking always.
+older than w at ``at + w + 1``; and a feature's own presentation says when else it moves. Between two such instants a rule keeps its
+answer, so asking it at each of them is asking always.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ class _Past:
         self.part = _part_of(catalogue, features_of(segment.rule))
         # Instants below the snapshot's range are exact for a rule whose windows are narrower than the longest.
         self._row = replace(row, as_of_ms=None)
+        self._presented = [(f, f.show) for f in self.part.features.values() if f.show is not None]
         widest_ms = max(p.window.width_ms or 0 for p in self.part.primaries.values())
         folded = snapshot is not None and len(snapshot.older_ids) > 0 and row.horizon_ms is not None
         #: From here on every value is exact; ``None``: always, because nothing of the person is folded away.
@@ -129,7 +131,32 @@ class _Past:
             for after_ms in self._delays(primary):
                 found.update((times + (after_ms + 1)).tolist())
         lowest = -(2**63) if self._floor_ms is None else self._floor_ms
-        return iter(sorted((turn for turn in found if lowest < turn <= t), reverse=True))
+        after = t + 1
+        for turn in sorted((turn for turn in found if lowest < turn <= t), reverse=True):
+            yield from self._moves(turn, after)
+            yield turn
+            after = turn
+        if self._floor_ms is not None:
+            yield from self._moves(self._floor_ms, after)
+
+    def _moves(self, start: int, end: int) -> Iterator[int]:
+        """Instants between two turns, neither of them, at which a value moves by itself or one that is an instant has aged."""
+        if not self._presented:
+            return iter(())
+        states, at = self.merged(start).states, start
+        found: list[int] = []
+        while len(found) <= MOST_LOOKS:
+            moves = [move for f, show in self._presented if (move := show.next_move(at, *(states[n] for n in f.reads))) is not None]
+            for clause in clauses(self._segment.rule):
+                if isinstance(clause, Age) and self.part.features[clause.operand.feature].show is not None:
+                    value = self.part.present(self.part.features[clause.operand.feature], states, at)
+                    if value is not None and value + clause.width_ms + 1 > at:
+                        moves.append(value + clause.width_ms + 1)
+            at = min(moves, default=end)
+            if at >= end:
+                break
+            found.append(at)
+        return iter(reversed(found))
 
     def _delays(self, primary: Primary) -> Iterable[int]:
         """How long after a fact of a primary it may matter again, ms: at once, when it leaves the window, when it has aged."""

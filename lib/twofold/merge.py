@@ -280,12 +280,13 @@ def _steps(catalogue: Catalogue) -> tuple[_Step, ...]:
 
 
 @lru_cache(maxsize=16)
-def _by_kind(catalogue: Catalogue) -> dict[str, tuple[_Step, ...]]:
-    kinds: dict[str, list[_Step]] = {}
+def _by_kind(catalogue: Catalogue) -> dict[str, tuple[tuple[int | None, tuple[_Step, ...]], ...]]:
+    """kind of fact -> (width of a window, the steps that read it)"""
+    kinds: dict[str, dict[int | None, list[_Step]]] = {}
     for step in _steps(catalogue):
         for kind in step.select.kinds:
-            kinds.setdefault(kind, []).append(step)
-    return {kind: tuple(steps) for kind, steps in kinds.items()}
+            kinds.setdefault(kind, {}).setdefault(step.width_ms, []).append(step)
+    return {kind: tuple((width, tuple(steps)) for width, steps in by_width.items()) for kind, by_width in kinds.items()}
 
 
 def _select_hot(
@@ -300,16 +301,19 @@ def _select_hot(
     out: dict[str, list[Fact]] = {}
     for kind, facts in of_kind.items():
         times = [fact[0] for fact in facts]
-        for step in by_kind.get(kind, ()):
-            if only is not None and step.name not in only:
-                continue
-            low = 0 if step.width_ms is None else bisect_left(times, t - step.width_ms)
-            chosen = facts[low:] if low else facts
-            for place, text in step.equals:
-                chosen = [fact for fact in chosen if fact[place] == text]
-            if chosen:
-                known = out.get(step.name)
-                out[step.name] = chosen if known is None else known + chosen
+        for width_ms, steps in by_kind.get(kind, ()):
+            low = 0 if width_ms is None else bisect_left(times, t - width_ms)
+            inside = facts[low:] if low else facts
+            for step in steps if inside else ():
+                name = step.name
+                if only is not None and name not in only:
+                    continue
+                chosen = inside
+                for place, text in step.equals:
+                    chosen = [fact for fact in chosen if fact[place] == text]
+                if chosen:
+                    known = out.get(name)
+                    out[name] = chosen if known is None else known + chosen
     return out
 
 
@@ -326,9 +330,9 @@ def fold_person(
         if only is not None and name not in only:
             continue
         state: Any = None
-        for rows in folded.rows(select, None if width_ms is None else t - width_ms) if folded is not None else ():
-            part = kind.fold_rows(columns, rows)
-            state = part if state is None else kind.plus(state, part)
+        parts = folded.rows(select, None if width_ms is None else t - width_ms) if folded is not None else ()
+        if parts:
+            state = kind.fold_rows(columns, parts[0]) if len(parts) == 1 else kind.fold_parts(columns, parts)
         if width_ms is None and name in older:
             part = kind.decode(older[name])
             state = part if state is None else kind.plus(state, part)

@@ -1,8 +1,9 @@
 """When a record stops holding by itself: the next instant at which another value holds, with no new event.
 
-Values move by themselves only where a fact comes into a window ``[t - w, t)``, at ``at + 1``, or leaves it, at ``at + w + 1``: an
+States move by themselves only where a fact comes into a window ``[t - w, t)``, at ``at + 1``, or leaves it, at ``at + w + 1``: an
 *edge*. Not every edge is a change: a product may leave a window that holds it once more, or one fact leave as another comes in.
-So edges are tried in ascending order until a value differs. Decayed values move all the time and are left out.
+So edges are tried in ascending order until a value differs; and beside them the instants at which the presentation of unmoved
+states moves, which it says itself (an order grows a day older). Decayed values move all the time and are left out.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from twofold.events import FACT_KINDS
-from twofold.features import Catalogue, Feature, Primary
+from twofold.features import Catalogue, Feature, Presentation, Primary
 from twofold.merge import FEW_FACTS, Counted, Merged, fold_person, place_of
 from twofold.rankings import Decayed
 from twofold.states import Count
@@ -29,6 +30,8 @@ class _Plan(NamedTuple):
     moves: dict[str, _Moves]
     #: Features (decayed ones apart) that read a primary.
     features: dict[str, tuple[Feature, ...]]
+    #: Features whose value moves while their states stay.
+    moving: tuple[tuple[Feature, Presentation], ...]
 
 
 @lru_cache(maxsize=16)
@@ -49,7 +52,8 @@ def _plan(catalogue: Catalogue) -> _Plan:
         if not any(isinstance(primary.state, Decayed) for primary in primaries):
             for primary in primaries:
                 features[primary.name] = (*features.get(primary.name, ()), feature)
-    return _Plan(moves, features)
+    moving = tuple((f, f.show) for f in catalogue.features.values() if f.show is not None and f.show.moves)
+    return _Plan(moves, features, moving)
 
 
 class _Times:
@@ -103,6 +107,16 @@ def _next_edge(times: _Times, plan: _Plan, after: int) -> tuple[int, list[Primar
     return None if first is None else (first, [primary for primaries in touched for primary in primaries])
 
 
+def _next_move(plan: _Plan, states: Mapping[str, Any], after: int) -> int | None:
+    """The first instant later than ``after`` at which a value of these very states moves."""
+    first: int | None = None
+    for feature, show in plan.moving:
+        move = show.next_move(after, *[states[name] for name in feature.reads])
+        if move is not None and (first is None or move < first):
+            first = move
+    return first
+
+
 def next_change_at(
     catalogue: Catalogue, merged: Merged, values: Mapping[str, Any], t: int, differs: Callable[[Mapping[str, Any]], bool]
 ) -> int | None:
@@ -114,24 +128,31 @@ def next_change_at(
     plan = _plan(catalogue)
     times = _Times(merged.counted, plan.moves)
     touched: set[str] = set()
-    after = t
+    after, states = t, merged.states
+    primaries: list[Primary]
     for _ in range(MOST_EDGES):
-        edge = _next_edge(times, plan, after)
-        if edge is None:
-            return None
-        after, primaries = edge
+        edge, move = _next_edge(times, plan, after), _next_move(plan, states, after)
+        if edge is None or (move is not None and move < edge[0]):
+            if move is None:
+                return None
+            after, primaries = move, []
+        else:
+            after, primaries = edge
         if any(_counts_differ(times, plan, primary, after) for primary in primaries):
             return after
-        touched.update(primary.name for primary in primaries)
-        states = {**merged.states, **fold_person(catalogue, merged.counted.person, merged.counted.added, after, touched)}
-        if differs(states):
+        if primaries:
+            touched.update(primary.name for primary in primaries)
+            states = {**merged.states, **fold_person(catalogue, merged.counted.person, merged.counted.added, after, touched)}
+            if differs(states):
+                return after
+        if move == after and any(catalogue.present(feature, states, after) != values[feature.name] for feature, _s in plan.moving):
             return after
-        for name in touched:
+        for name in touched if primaries else ():
             for feature in plan.features.get(name, ()):
                 if catalogue.present(feature, states, after) != values[feature.name]:
                     return after
-    following = _next_edge(times, plan, after)
-    return None if following is None else following[0]
+    following, move = _next_edge(times, plan, after), _next_move(plan, states, after)
+    return min((at for at in (None if following is None else following[0], move) if at is not None), default=None)
 
 
 def _counts_differ(times: _Times, plan: _Plan, primary: Primary, edge: int) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, localcontext
-from functools import lru_cache
+from functools import lru_cache, reduce
 from math import ldexp
 from typing import Any, ClassVar
 
@@ -265,6 +265,16 @@ class Histogram(Kind):
             return self._few_rows(BUCKETS[self.bucket](at).tolist(), at.tolist())
         distinct, sums, last = _group_rows(BUCKETS[self.bucket](at), None, at)
         return dict(zip(distinct, zip(sums, last, strict=True), strict=True))
+
+    def fold_parts(self, columns: FactColumns, parts: Sequence[Rows]) -> dict[int, Weight]:
+        chosen = [columns.at_ms[rows] for rows in parts]
+        if sum(map(len, chosen)) > _FEW_ROWS:
+            return reduce(self.plus, [self.fold_rows(columns, rows) for rows in parts], self.zero())
+        times: list[int] = []
+        for part in chosen:
+            times += part.tolist()
+        times.sort()
+        return self._few_rows(BUCKETS[self.bucket](np.array(times)).tolist(), times)
 
     def _few_rows(self, buckets: list[int], at: list[int]) -> dict[int, Weight]:
         # Times ascend, so the last one written is a bucket's latest.

@@ -184,13 +184,13 @@ class _Building:
                     self._refuse_at(name, f"{operand} is no list: write =")
                 return Contains(operand, self._constant(operand, "text" if operand.type == "texts" else "integer", parts[1]))
             case "null_test":
-                if operand.type in ("texts", "integers", "money", "scores"):
+                if operand.type in ("texts", "integers", "money", "scores", "records"):
                     self._refuse_at(name, f"{operand} is never null: write is empty")
                 if operand.key is None and not self._catalogue.nullable(self._catalogue.features[operand.feature]):
                     self._refuse_at(name, f"{operand} is never null: write = 0")
                 return IsNull(operand, negated=len(parts) == 3)
             case "empty_test":
-                if operand.type not in ("texts", "integers", "money", "scores"):
+                if operand.type not in ("texts", "integers", "money", "scores", "records"):
                     self._refuse_at(name, f"{operand} is neither a list nor a map: write is null")
                 return IsEmpty(operand, negated=len(parts) == 3)
         assert tree.data == "age", tree.data
@@ -219,6 +219,8 @@ class _Building:
     def _no_list(self, operand: Operand, name: Token) -> None:
         if operand.type in ("texts", "integers"):
             self._refuse_at(name, f"{operand} is a list: write contains, or is empty")
+        if operand.type == "records":
+            self._refuse_at(name, f"{operand} is a list of records: write is empty")
         if operand.type == "money":
             self._refuse_at(name, f"{operand} is a map by currency: name one, as in {operand}.EUR")
         if operand.type == "scores":
@@ -241,7 +243,7 @@ class _Building:
                 return at
         if token.type != "NUMBER":
             self._refuse_at(token, f"{operand} is a number and {token} is none" + (": leave out the quotes" if text else ""))
-        if type_ == "score":
+        if type_ in ("score", "number"):
             return float(token)
         if "." in token:
             minor = self._catalogue.value_type(self._catalogue.features[operand.feature]) == "money"

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from twofold.catalogue import CATALOGUE
 from twofold.pinned import PinnedRecord
 from twofold.record import FieldState, Freshness, Record, Sendable
 from twofold.timeline import show_time
@@ -31,16 +32,20 @@ def progress_bar() -> Progress:
     return Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
 
 
+#: Features that are instants.
+_TIMES = frozenset(name for name, feature in CATALOGUE.features.items() if CATALOGUE.value_type(feature) == "time")
+
+
 def shown(name: str, value: Any) -> str:
     """A value of the record as text for a terminal."""
     if value is None:
         return "-"
-    if name.endswith("_at"):
+    if name.endswith("_at") or name in _TIMES:
         return show_time(value)
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items()) or "-"
     if isinstance(value, list):
-        return ", ".join(str(item) for item in value) or "-"
+        return ", ".join(" ".join(map(str, item.values())) if isinstance(item, dict) else str(item) for item in value) or "-"
     return str(value)
 
 

@@ -8,7 +8,8 @@ state once each: deduplication belongs to the merge. ``fold_rows`` reads a row s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import itemgetter
@@ -54,6 +55,10 @@ class Kind(ABC):
     @abstractmethod
     def fold_rows(self, columns: FactColumns, rows: Rows) -> Any: ...
 
+    def fold_parts(self, columns: FactColumns, parts: Sequence[Rows]) -> Any:
+        """The state of several selections of rows, one or more, that have no row in common."""
+        return reduce(self.plus, [self.fold_rows(columns, rows) for rows in parts])
+
     def encode(self, state: Any) -> Any:
         """The state as JSON values; what the native Spark fold writes too."""
         return state
@@ -69,6 +74,20 @@ class Kind(ABC):
 def row_count(rows: Rows) -> int:
     """How many rows a selection has."""
     return (rows.stop - rows.start) if isinstance(rows, slice) else len(rows)
+
+
+def rows_by_kind(columns: FactColumns, rows: Rows) -> list[tuple[int, Rows]]:
+    """A selection by the kind of fact: (code of the kind, its rows in their order). A slice of one kind costs little."""
+    if not row_count(rows):
+        return []
+    ends = columns.kind_ends
+    if isinstance(rows, slice):
+        code = bisect_right(ends, rows.start)
+        if rows.stop <= ends[code]:
+            return [(code, rows)]
+        rows = np.arange(rows.start, rows.stop)
+    codes = np.searchsorted(ends, rows, side="right")
+    return [(code, rows[codes == code]) for code in np.unique(codes).tolist()]
 
 
 def _exact_sum(values: npt.NDArray[np.int64]) -> int:

@@ -27,6 +27,7 @@ CORE = (
     "states",
     "rankings",
     "features",
+    "families",
     "catalogue",
     "rules",
     "rule_grammar",
@@ -66,8 +67,12 @@ def _modules() -> dict[str, Path]:
 
 
 def _imports(path: Path) -> set[str]:
+    """What a module imports, be it only when a function runs; of the core not what is for type checking or inside ``native_…``."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if path.parent.name == "families" or path.stem in CORE:
+        tree = _Loaded().visit(tree)
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -76,16 +81,33 @@ def _imports(path: Path) -> set[str]:
     return found
 
 
+class _Loaded(ast.NodeTransformer):
+    """A module without what runs only where Spark is: bodies of functions called ``native_…``, and what types are checked with."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST | None:
+        return None if node.name.lstrip("_").startswith("native_") else self.generic_visit(node)
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        checking = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return None if checking else self.generic_visit(node)
+
+
 def _ours(path: Path) -> set[str]:
     return {name.split(".")[1] for name in _imports(path) if name.startswith("twofold.")}
+
+
+def _files(module: str) -> list[Path]:
+    """The file of a module of the core, or the files of a room of it."""
+    return sorted((LIB / module).glob("*.py")) or [LIB / f"{module}.py"]
 
 
 @pytest.mark.parametrize("module", CORE)
 def test_the_core_imports_only_upwards(module: str) -> None:
     below = set(CORE[CORE.index(module) :]) - {module}
-    others = _ours(LIB / f"{module}.py") - set(CORE)
-    assert not others, f"{module} imports rooms outside the core: {others}"
-    assert not _ours(LIB / f"{module}.py") & below
+    for path in _files(module):
+        others = _ours(path) - set(CORE)
+        assert not others, f"{path.name} imports rooms outside the core: {others}"
+        assert not _ours(path) & below, path.name
 
 
 def test_rooms_import_what_they_may() -> None:
@@ -125,15 +147,25 @@ def test_the_core_reads_no_clock_and_does_no_input_or_output() -> None:
     for module in CORE:
         if module == "settings":
             continue
-        path = LIB / f"{module}.py"
-        assert not {name.split(".")[0] for name in _imports(path)} & forbidden, module
-        source = path.read_text(encoding="utf-8")
-        for call in ("datetime.now", "utcnow(", "date.today", "open("):
-            assert call not in source, f"{module} calls {call}"
+        for path in _files(module):
+            assert not {name.split(".")[0] for name in _imports(path)} & forbidden, module
+            source = path.read_text(encoding="utf-8")
+            for call in ("datetime.now", "utcnow(", "date.today", "open("):
+                assert call not in source, f"{path.name} calls {call}"
 
 
 def test_the_oracle_shares_only_admission_and_time() -> None:
-    assert _ours(LIB / "testing" / "oracle.py") <= {"errors", "events", "timeline"}
+    """And asks the families' own recomputations, of which ``tests/laws/test_families.py`` says that they share nothing else."""
+    assert _ours(LIB / "testing" / "oracle.py") <= {"errors", "events", "timeline", "families"}
+
+
+def test_a_family_is_one_file_that_nothing_names() -> None:
+    names = {name.split(".")[1] for name in _modules() if name.startswith("families.")} - {"family", "__init__"}
+    assert len(names) > 3
+    for name, path in _modules().items():
+        if not name.startswith("families."):
+            named = {found.split(".")[2] for found in _imports(path) if found.startswith("twofold.families.")}
+            assert not named & names, f"{name} names a family: {named & names}"
 
 
 def test_jobs_are_thin() -> None:

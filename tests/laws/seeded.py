@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from twofold.events import EMAIL_KINDS, MAX_FUTURE_MS, Entry, FactBody
-from twofold.testing.strategies import CURRENCIES, NAMES, NOW_MS, PURPOSES, TRAIT_KEYS, WIDTHS_MS
+from twofold.testing.strategies import CURRENCIES, NAMES, NOW_MS, PURPOSES, TRAIT_KEYS, TRAIT_VALUES, WIDTHS_MS
 from twofold.timeline import DAY_MS, EARLIEST_MS, MINUTE_MS
 
 QUANTITIES = (-3, -1, 0, 1, 1, 2, 5, -(10**9), 10**9)
@@ -47,9 +47,9 @@ def event_time(r: random.Random) -> int:
     return r.choice((EARLIEST_MS, NOW_MS))
 
 
-def bodies(r: random.Random, targets: Sequence[str] = ("nothing",)) -> tuple[FactBody, ...]:
-    """The facts of one entry, as admission could yield them; a retraction is of one of ``targets``."""
-    kind = r.choice(KINDS)
+def bodies(r: random.Random, kind: str | None = None, targets: Sequence[str] = ("nothing",)) -> tuple[FactBody, ...]:
+    """The facts of one entry, as admission could yield them; ``kind``: of one of them; a retraction is of one of ``targets``."""
+    kind = r.choice(KINDS) if kind is None else "order" if kind == "purchase" else kind
     name, other = _or_null(r, NAMES), _or_null(r, NAMES)
     match kind:
         case "page":
@@ -76,7 +76,7 @@ def bodies(r: random.Random, targets: Sequence[str] = ("nothing",)) -> tuple[Fac
             return (FactBody("order", key=name, amount_minor=_or_null(r, AMOUNTS), currency=currency), *bought)
         case "trait":
             keys = sorted(r.sample(TRAIT_KEYS, r.randint(1, 3)))
-            return tuple(FactBody("trait", key=key, value=r.choice(("", *NAMES))) for key in keys)
+            return tuple(FactBody("trait", key=key, value=r.choice(("", *TRAIT_VALUES.get(key, NAMES)))) for key in keys)
         case "consent":
             keys = sorted(r.sample(PURPOSES, r.randint(1, 2)))
             return tuple(FactBody("consent", key=key, value=r.choice(("granted", "denied"))) for key in keys)
@@ -84,6 +84,8 @@ def bodies(r: random.Random, targets: Sequence[str] = ("nothing",)) -> tuple[Fac
             return (FactBody(r.choice(list(EMAIL_KINDS.values())), campaign=name, key=other),)
         case "retraction":
             return (FactBody("retraction", key=r.choice(targets)),)
+        case _ if kind in EMAIL_KINDS.values():
+            return (FactBody(kind, campaign=name, key=other),)
     return (FactBody(kind, key=r.choice(NAMES)),)
 
 
@@ -96,6 +98,17 @@ def entries(r: random.Random, most: int = 12, least: int = 0) -> list[Entry]:
         place = ("topic-a", r.randrange(3), number)
         channel, device = _or_null(r, ("web", "email")), _or_null(r, ("phone", "tv"))
         log.append(
-            Entry("1/test", *place, at + MAX_FUTURE_MS, "ok", "user:1", event_id, at, channel, device, bodies(r, (*ids, "nothing")))
+            Entry(
+                "1/test",
+                *place,
+                at + MAX_FUTURE_MS,
+                "ok",
+                "user:1",
+                event_id,
+                at,
+                channel,
+                device,
+                bodies(r, targets=(*ids, "nothing")),
+            )
         )
     return log

@@ -121,7 +121,9 @@ def views(*times: int, product: str = "a") -> list[Entry]:
 
 @pytest.mark.parametrize("cut", [0, 1, 2])
 def test_a_product_that_the_window_holds_once_more_is_no_change(cut: int) -> None:
-    first, second = NOW_MS - 6 * DAY_MS, NOW_MS - 5 * DAY_MS
+    first = NOW_MS - 6 * DAY_MS
+    # One visit, so that nothing else moves either.
+    second = first + 10 * MINUTE_MS
     person = Person(views(first, second), cut, NOW_MS)
     assert person.record(NOW_MS).next_change_at == second + 7 * DAY_MS + 1
     assert person.record(second + 7 * DAY_MS + 1).next_change_at == first + 30 * DAY_MS + 1
@@ -157,13 +159,13 @@ def test_permission_alone_is_a_change_but_not_where_nobody_is_written_to() -> No
 
 def test_a_segment_that_someone_enters_by_age_is_a_change() -> None:
     at = NOW_MS - DAY_MS
-    person = Person([event(0, at, FactBody("cart_add", product="a"))], 1, NOW_MS)
-    lapsing = Segments([Segment("lapsing", parse_rule("last_cart_add_at older than 2 d", CATALOGUE))])
-    assert person.record(NOW_MS).next_change_at == at + 7 * DAY_MS + 1
+    person = Person([event(0, at, FactBody("email_clicked"))], 1, NOW_MS)
+    lapsing = Segments([Segment("lapsing", parse_rule("last_email_click_at older than 2 d", CATALOGUE))])
+    assert person.record(NOW_MS).next_change_at == at + 30 * DAY_MS + 1
     turn = at + 2 * DAY_MS + 1
     assert person.record(NOW_MS, segments=lapsing).next_change_at == turn
     assert [person.record(t, segments=lapsing).segments for t in (turn - 1, turn)] == [(), ("lapsing",)]
-    assert person.record(turn, segments=lapsing).next_change_at == at + 7 * DAY_MS + 1
+    assert person.record(turn, segments=lapsing).next_change_at == at + 30 * DAY_MS + 1
 
 
 def test_a_decayed_score_is_left_out() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from functools import reduce
 from itertools import pairwise
@@ -161,4 +162,10 @@ def test_large_sums_stay_exact() -> None:
 
 
 def test_every_kind_is_tried() -> None:
-    assert {type(kind) for kind in ALL} == set(Kind.__subclasses__())
+    assert {type(kind) for kind in ALL} == {kind for kind in subclasses(Kind) if not inspect.isabstract(kind)}
+
+
+def subclasses(kind: type) -> set[type]:
+    """Those that the product has, whatever a test makes beside them."""
+    found = {below for below in kind.__subclasses__() if below.__module__.startswith("twofold.")}
+    return found.union(*map(subclasses, found))

@@ -7,7 +7,7 @@ import random
 import pytest
 from pyspark.sql import functions as F
 
-from tests.laws.test_states import STATES
+from tests.laws.test_states import ALL
 from tests.spark.test_laws import FACT_NAMES, FACTS_SCHEMA, gathered, random_facts
 from twofold.errors import DefinitionError
 from twofold.events import FACT_KINDS
@@ -21,7 +21,7 @@ from twofold.timeline import LATEST_MS
 
 pytestmark = pytest.mark.spark
 
-PRIMARIES = tuple(Primary(f"p{number}", state, Select(FACT_KINDS)) for number, state in enumerate(STATES))
+PRIMARIES = tuple(Primary(f"p{number}", state, Select(FACT_KINDS)) for number, state in enumerate(ALL))
 
 
 def test_plus_equals_the_fold_of_both(spark):

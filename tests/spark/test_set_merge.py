@@ -153,8 +153,8 @@ def test_every_person_at_every_instant(spark, night, with_hot):
     assert changed and ((conflicts and pending) or not with_hot)
 
 
-def first_edge(entries: list[Entry], t: int) -> int | None:
-    """The first instant after ``t`` at which a window gains or loses one of these entries' facts."""
+def first_edge(entries: list[Entry], states: Any, t: int) -> int | None:
+    """The first instant after ``t`` at which a window gains or loses one of these entries' facts, or a value moves by itself."""
     edges = [
         entry.at_ms + 1 + width
         for entry in entries
@@ -162,6 +162,8 @@ def first_edge(entries: list[Entry], t: int) -> int | None:
         if entry.at_ms is not None and any(map(primary.select.holds, entry.facts))
         for width in (0, primary.window.width_ms or 0)
     ]
+    moving = [f for f in CATALOGUE.features.values() if f.show is not None]
+    edges += [at for f in moving if (at := f.show.next_move(t, *(states[name] for name in f.reads))) is not None]
     return min((edge for edge in edges if edge > t), default=None)
 
 
@@ -180,7 +182,7 @@ def test_valid_until_is_the_first_edge_and_no_later_than_the_next_change(spark, 
             if not merged.inexact:
                 end = merged.offsets
                 counted = winners((e for e in night.by_person[record.person] if end.holds(e.position)), [TOPIC])
-                assert until == first_edge(counted, t), where
+                assert until == first_edge(counted, merged.states, t), where
     assert changes > 100
     print(f"{same} of {changes} changes are at the first edge")
     assert same > changes // 2

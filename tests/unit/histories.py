@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 from twofold.events import Entry, FactBody
+from twofold.families import FAMILIES
 from twofold.testing import oracle
 from twofold.timeline import DAY_MS
 
@@ -70,4 +71,5 @@ EMPTY = {
     "country": None,
     "tier": None,
     "consent_marketing": None,
+    **{name: told.nothing for family in FAMILIES.values() for name, told in family.told.items()},
 }

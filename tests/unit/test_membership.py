@@ -153,6 +153,23 @@ def test_an_age_enters_in_the_millisecond_after_it():
     ]
 
 
+@pytest.mark.parametrize("cut", [None, 1, 3])
+@pytest.mark.parametrize(
+    ("rule", "since"),
+    [
+        ("days_since_last_order >= 2", T - 5 * DAY_MS),
+        ("days_since_last_order = 7", T),
+        # At the midnight at which the second day without an activity begins; t is a noon.
+        ("streak_days = 0", T - 5 * DAY_MS - DAY_MS // 2),
+        ("days_since_last_order < 8 and orders_lifetime = 3", T - 7 * DAY_MS + 1),
+    ],
+)
+def test_values_that_move_by_themselves_are_followed(rule, since, cut):
+    log = [order(f"o{n}", T - (9 - n) * DAY_MS, n, T) for n in range(3)]
+    found = membership(rule, *log, cut=cut)
+    assert (found.member, found.entered_at, found.note) == (True, since, None)
+
+
 def test_an_interruption_begins_it_anew():
     """Out for as long as the second order was young: the first entry does not count."""
     log = [order("a", T - 200 * DAY_MS, 0, T), order("b", T - 90 * DAY_MS, 1, T)]

@@ -15,6 +15,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from twofold.errors import DefinitionError
+from twofold.families.family import OwnKind
 from twofold.features import Primary, Select
 from twofold.rankings import DECAY_BASE, DECAY_SCALE, Decayed, Distinct, Histogram, Recent, Top, decay_tables
 from twofold.states import Count, Extreme, Kind, Latest, MoneySum, Sum
@@ -116,7 +117,7 @@ def decay_columns(at_ms: Column, half_life_ms: int) -> tuple[Column, Column]:
 
 
 # --- runs of equal keys in a sorted array -------------------------------------------------------------------------------------
-def _runs(contributions: Column, keys: tuple[str, ...], run: Callable[[Column, Column, Column], Column]) -> Column:
+def runs(contributions: Column, keys: tuple[str, ...], run: Callable[[Column, Column, Column], Column]) -> Column:
     """One element a run of equal keys: ``run(sorted array, its start, its end)``; null for an empty array."""
 
     def differs(items: Column, place: Column) -> Column:
@@ -153,7 +154,7 @@ def _money_state(contributions: Column, counted: bool) -> Column:
         )
         return F.struct(F.get(items, start).getField("name").alias("key"), amount.alias("value"))
 
-    return F.map_from_entries(_runs(contributions, ("name",), run))
+    return F.map_from_entries(runs(contributions, ("name",), run))
 
 
 def _weights_state(contributions: Column, weighted: bool, money: bool = False) -> Column:
@@ -171,7 +172,7 @@ def _weights_state(contributions: Column, weighted: bool, money: bool = False) -
             F.struct(weight.alias("weight"), last.alias("last_ms")).alias("value"),
         )
 
-    return F.map_from_entries(_runs(contributions, ("name",), run))
+    return F.map_from_entries(runs(contributions, ("name",), run))
 
 
 def _decayed_state(contributions: Column) -> Column:
@@ -191,8 +192,8 @@ def _decayed_state(contributions: Column) -> Column:
         )
         return F.struct(F.get(items, start).getField("name").alias("key"), F.map_from_entries(sums).alias("value"))
 
-    sums = _runs(contributions, ("name", "index"), by_index)
-    return F.map_from_entries(_runs(sums, ("name",), by_name))
+    sums = runs(contributions, ("name", "index"), by_index)
+    return F.map_from_entries(runs(sums, ("name",), by_name))
 
 
 def _recent_state(contributions: Column, k: int) -> Column:
@@ -202,7 +203,7 @@ def _recent_state(contributions: Column, k: int) -> Column:
             *(item.getField(n).alias(n) for n in ("at_ms", "event_id", "ordinal")), item.getField("name").alias("value")
         )
 
-    return F.slice(F.sort_array(_runs(contributions, ("name",), newest), asc=False), 1, k)
+    return F.slice(F.sort_array(runs(contributions, ("name",), newest), asc=False), 1, k)
 
 
 # --- one primary ---------------------------------------------------------------------------------------------------------------
@@ -267,6 +268,8 @@ def _fold_kind(kind: Kind, facts: Column) -> Column:
                 return decay_columns(field(fact, "at_ms"), half_life_ms)[1].alias("weight")
 
             return _decayed_state(_named(facts, column, index, weight_))
+        case OwnKind():
+            return kind.native_fold(facts)
     raise DefinitionError(f"states of kind {kind.id!r} have no native fold: add it to twofold.spark.lower")
 
 

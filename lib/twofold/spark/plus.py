@@ -8,6 +8,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from twofold.errors import DefinitionError
+from twofold.families.family import OwnKind
 from twofold.rankings import Decayed, Distinct, Histogram, Recent, Top
 from twofold.spark.lower import let
 from twofold.states import Count, Extreme, Kind, Latest, MoneySum, Sum
@@ -34,17 +35,21 @@ def _both(kind: Kind) -> Callable[[Column, Column], Column]:
         case Recent(_, k):
             return lambda a, b: _recent(a, b, k)
         case MoneySum(counted):
-            return lambda a, b: _zip(a, b, lambda x, y: (x + y).cast("bigint" if counted else "decimal(38,0)"))
+            return lambda a, b: zip_maps(a, b, lambda x, y: (x + y).cast("bigint" if counted else "decimal(38,0)"))
         case Top(_, weight):
-            return lambda a, b: _zip(a, b, lambda x, y: _weights(x, y, "decimal(38,0)" if weight == "amount_minor" else "bigint"))
+            return lambda a, b: zip_maps(
+                a, b, lambda x, y: _weights(x, y, "decimal(38,0)" if weight == "amount_minor" else "bigint")
+            )
         case Histogram():
-            return lambda a, b: _zip(a, b, lambda x, y: _weights(x, y, "bigint"), "int")
+            return lambda a, b: zip_maps(a, b, lambda x, y: _weights(x, y, "bigint"), "int")
         case Decayed():
-            return lambda a, b: _zip(a, b, lambda x, y: _zip(x, y, lambda m, n: m + n))
+            return lambda a, b: zip_maps(a, b, lambda x, y: zip_maps(x, y, lambda m, n: m + n))
+        case OwnKind():
+            return kind.native_plus
     raise DefinitionError(f"states of kind {kind.id!r} have no native sum: add it to twofold.spark.plus")
 
 
-def _zip(a: Column, b: Column, both: Callable[[Column, Column], Column], key_type: str = "string") -> Column:
+def zip_maps(a: Column, b: Column, both: Callable[[Column, Column], Column], key_type: str = "string") -> Column:
     """The union of two maps in the order of their keys, as a fold writes them; ``both`` where a key stands in both."""
     joined = F.map_zip_with(a, b, lambda _key, x, y: F.when(x.isNull(), y).when(y.isNull(), x).otherwise(both(x, y)))
     keyed = F.transform(

@@ -23,6 +23,7 @@ MONEY_MAP = f"map<string,{MONEY}>"
 SCORE_MAP = "map<string,double>"
 _TYPES: dict[ValueType, str] = {
     "integer": "bigint",
+    "number": "double",
     "text": "string",
     "time": "bigint",
     "texts": "array<string>",
@@ -37,19 +38,31 @@ _SPLITTER = 134_217_729.0
 
 def feature_columns(catalogue: Catalogue) -> tuple[tuple[str, str, str], ...]:
     """(name, Spark type, comment) of every feature's column."""
-    return tuple((name, _TYPES[catalogue.value_type(f)], f.doc) for name, f in catalogue.features.items())
+    return tuple((name, value_type(catalogue, f), f.doc) for name, f in catalogue.features.items())
+
+
+def value_type(catalogue: Catalogue, feature: Feature) -> str:
+    """The Spark type of a feature's column."""
+    if feature.show is not None and feature.show.columns:
+        return f"array<struct<{','.join(f'{name}:{_TYPES[type_]}' for name, type_ in feature.show.columns)}>>"
+    return _TYPES[catalogue.value_type(feature)]
 
 
 def value_columns(catalogue: Catalogue, states: Column, t: Column | int) -> list[Column]:
     """One typed column a feature, by its name, at ``t`` (epoch ms): what ``Record.values`` holds."""
     return [
-        _value(catalogue, feature, states, t).cast(_TYPES[catalogue.value_type(feature)]).alias(name)
+        _value(catalogue, feature, states, t).cast(value_type(catalogue, feature)).alias(name)
         for name, feature in catalogue.features.items()
     ]
 
 
 def _value(catalogue: Catalogue, feature: Feature, states: Column, t: Column | int) -> Column:
     state, kind = states[feature.of], catalogue.primaries[feature.of].state
+    if feature.show is not None:
+        value = feature.show.native_value(instant(t), *(states[name] for name in feature.reads))
+        if feature.show.columns:
+            value = F.coalesce(value, _empty(value_type(catalogue, feature)))
+        return value
     if feature.per is not None:
         return _average(state, states[feature.per])
     match kind:
@@ -72,6 +85,15 @@ def _value(catalogue: Catalogue, feature: Feature, states: Column, t: Column | i
         case Decayed(_, half_life_ms):
             return F.coalesce(_scores(state, half_life_ms, feature.k, t), _empty(SCORE_MAP))
     raise DefinitionError(f"feature {feature.name!r} of kind {kind.id!r} has no native value: add it to twofold.spark.present")
+
+
+def next_move_ms(catalogue: Catalogue, states: Column, t: Column | int) -> list[Column]:
+    """For each feature whose value moves while the states stay, the next instant at which it does: bigint, or null."""
+    return [
+        feature.show.native_next_move(instant(t), *(states[name] for name in feature.reads)).cast("bigint")
+        for feature in catalogue.features.values()
+        if feature.show is not None and feature.show.moves
+    ]
 
 
 def _empty(type_: str) -> Column:

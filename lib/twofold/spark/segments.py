@@ -52,7 +52,7 @@ def _of(operand: Operand) -> Column:
 def _constant(operand: Operand, constant: Any) -> Column:
     """A constant of exactly the operand's type: no cast of the value, which could lose digits, ever stands between them."""
     match operand.type:
-        case "score" | "scores":
+        case "score" | "scores" | "number":
             return F.lit(float(constant))
         case "text" | "texts":
             return F.lit(constant)

@@ -16,14 +16,15 @@ from twofold.features import Catalogue, Primary
 from twofold.spark.admission import FACTS_TYPE
 from twofold.spark.lower import ENVELOPE, facts_of, field, fold, let, selected, since
 from twofold.spark.plus import plus
+from twofold.spark.present import next_move_ms
 from twofold.spark.state_rows import by_person, first_copies, hashes, keyed, not_retracted
 from twofold.views import ManifestRow
 
 #: Columns of a merged person. ``states``: a struct with one field a primary (null: zero). ``conflict``: primaries that a doubtful
 #: copy may change. ``pending``: primaries in which an event may be folded that a hot retraction takes back. ``newest_event_ms``: of
 #: the hot entries that count. ``next_change_ms``: the next instant at which a window gains or loses one of the person's facts, or
-#: null; until then values (decayed ones apart) stay, unless an event comes. It is no later than ``record.next_change_at``, which
-#: goes on to the first such instant at which a value really differs.
+#: a value moves by itself, or null; until then values (decayed ones apart) stay, unless an event comes. It is no later than
+#: ``record.next_change_at``, which goes on to the first such instant at which a value really differs.
 MERGED = ("person", "states", "conflict", "pending", "newest_event_ms", "next_change_ms")
 
 #: Elements of ``state_rows.RECENT``.
@@ -188,14 +189,18 @@ def _merged(placed: Column, catalogue: Catalogue, t: Column | int, next_change: 
         )
 
     def merged(facts: Column) -> Column:
-        changes = _next_change(facts, catalogue, t) if next_change else F.lit(None)
-        return F.struct(
-            let(fold(facts, primaries, t), states).alias("states"),
-            _conflicts(placed["doubtful"], catalogue, t).alias("conflict"),
-            placed["pending"].alias("pending"),
-            placed["newest"].alias("newest_event_ms"),
-            changes.cast("bigint").alias("next_change_ms"),
-        )
+        def told(known: Column) -> Column:
+            # Some values move while every fact stays where it is.
+            changes = [_next_change(facts, catalogue, t), *next_move_ms(catalogue, known, t)] if next_change else []
+            return F.struct(
+                known.alias("states"),
+                _conflicts(placed["doubtful"], catalogue, t).alias("conflict"),
+                placed["pending"].alias("pending"),
+                placed["newest"].alias("newest_event_ms"),
+                F.array_min(F.array(*changes).cast("array<bigint>")).alias("next_change_ms"),
+            )
+
+        return let(let(fold(facts, primaries, t), states), told)
 
     return let(facts_of(placed["entries"]), merged)
 

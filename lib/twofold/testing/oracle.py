@@ -1,7 +1,8 @@
 """The naive recomputation F(person, t, O): every feature as one plain loop over the winning facts of a person.
 
 Shares with the product admission and the timeline, and nothing else: no states, no catalogue, no merge. Where the two disagree,
-one of them is wrong. Slow on purpose; all persons of 25,000 events take seconds.
+one of them is wrong. Slow on purpose; all persons of 25,000 events take seconds. A family's features are recomputed by the
+``naive`` function that stands in its module and uses nothing else of it.
 
 Names, shapes and rules are the catalogue's: windows are ``[t - w, t)``, lifetime is every instant before ``t``; counts and sums
 without currency are 0 when nothing is there, maps and lists empty, everything else ``None``; instants are epoch ms and money is
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 from twofold.errors import UsageError
 from twofold.events import Entry, FactBody, make_entry
+from twofold.families import FAMILIES
 from twofold.timeline import DAY_MS, HOUR_MS, LATEST_MS, Offsets, Position
 
 #: Version stamped on entries that the oracle admits itself; nothing reads it.
@@ -84,25 +86,26 @@ def by_person(winning: Iterable[Entry]) -> dict[str, list[Entry]]:
     return groups
 
 
-def _past(entries: Iterable[Entry], t: int) -> list[PastFact]:
-    past = []
+def past(entries: Iterable[Entry], t: int) -> list[PastFact]:
+    """The facts before ``t`` of one person's winning entries."""
+    found = []
     seen: set[str] = set()
     for entry in entries:
         assert entry.verdict == "ok" and entry.event_id is not None and entry.at_ms is not None
         assert entry.event_id not in seen, f"event id {entry.event_id!r} twice: pass one person's winners"
         seen.add(entry.event_id)
         if entry.at_ms < t:
-            past += [PastFact(entry.at_ms, entry.event_id, ordinal, body) for ordinal, body in enumerate(entry.facts)]
-    return past
+            found += [PastFact(entry.at_ms, entry.event_id, ordinal, body) for ordinal, body in enumerate(entry.facts)]
+    return found
 
 
 # --- the features ------------------------------------------------------------------------------------------------------------
 def values(entries: Iterable[Entry], t: int) -> dict[str, Any]:
     """Every feature of the catalogue at ``t`` (epoch ms), by name, from the winning entries of one person in any order."""
-    past = _past(entries, t)
+    facts_before = past(entries, t)
 
     def facts(kind: str, width_ms: int | None = None) -> list[PastFact]:
-        return [f for f in past if f.body.kind == kind and (width_ms is None or f.at_ms >= t - width_ms)]
+        return [f for f in facts_before if f.body.kind == kind and (width_ms is None or f.at_ms >= t - width_ms)]
 
     orders, purchases = facts("order"), facts("purchase")
     views_30d, views_7d = facts("view", 30 * DAY_MS), facts("view", 7 * DAY_MS)
@@ -138,6 +141,7 @@ def values(entries: Iterable[Entry], t: int) -> dict[str, Any]:
         "country": _latest(facts("trait"), "country"),
         "tier": _latest(facts("trait"), "tier"),
         "consent_marketing": _latest(facts("consent"), "marketing"),
+        **{name: value for family in FAMILIES.values() for name, value in family.naive(facts_before, t).items()},
     }
 
 
@@ -245,8 +249,8 @@ def sendable(entries: Iterable[Entry], t: int) -> dict[str, Any]:
     Reasons, in this order: ``consent_missing`` | ``consent_denied`` | ``consent_conflicting`` (a denial in the same millisecond
     as the latest consent, which grants), ``unsubscribed``, ``complained`` (at or after that consent; ever, when there is none).
     """
-    past = _past(entries, t)
-    consents = [f for f in past if f.body.kind == "consent" and f.body.key == "marketing"]
+    facts = past(entries, t)
+    consents = [f for f in facts if f.body.kind == "consent" and f.body.key == "marketing"]
     latest = max(consents, key=lambda f: f[:3], default=None)
     reasons = []
     if latest is None:
@@ -256,7 +260,7 @@ def sendable(entries: Iterable[Entry], t: int) -> dict[str, Any]:
     elif any(f.at_ms == latest.at_ms and f.body.value != "granted" for f in consents):
         reasons.append("consent_conflicting")
     for kind, reason in (("email_unsubscribed", "unsubscribed"), ("email_complained", "complained")):
-        if any(f.body.kind == kind and (latest is None or f.at_ms >= latest.at_ms) for f in past):
+        if any(f.body.kind == kind and (latest is None or f.at_ms >= latest.at_ms) for f in facts):
             reasons.append(reason)
     return {"ok": not reasons, "reasons": reasons}
 
@@ -269,6 +273,11 @@ def next_change_at(entries: Iterable[Entry], t: int) -> int | None:
     entries = list(entries)
     times = {entry.at_ms for entry in entries if entry.at_ms is not None}
     candidates = {at + 1 for at in times} | {at + width + 1 for at in times for width in WINDOWS_MS}
+    by_kind: dict[str, list[int]] = {}
+    for entry in entries:
+        for kind in {fact.kind for fact in entry.facts}:
+            by_kind.setdefault(kind, []).append(entry.at_ms or 0)
+    candidates.update(at for family in FAMILIES.values() for at in family.naive_moves(by_kind, t))
 
     def steady(instant: int) -> dict[str, Any]:
         found = {name: value for name, value in values(entries, instant).items() if name not in CONTINUOUS}

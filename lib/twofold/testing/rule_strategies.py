@@ -50,14 +50,30 @@ def values(catalogue: Catalogue, t: int) -> SearchStrategy[dict[str, Any]]:
     """A value of every feature, as a record of ``t`` may hold it."""
 
     def of(feature: str) -> SearchStrategy[Any]:
+        drawn = of_type(feature)
+        return st.none() | drawn if catalogue.nullable(catalogue.features[feature]) else drawn
+
+    def of_type(feature: str) -> SearchStrategy[Any]:
         texts = st.sampled_from(TEXTS)
         match catalogue.value_type(catalogue.features[feature]):
             case "integer":
                 return st.sampled_from(_INTEGERS)
+            case "number":
+                return st.sampled_from(_SCORES)
             case "text":
-                return st.none() | texts
+                return texts
             case "time":
-                return st.none() | times(t)
+                return times(t)
+            case "records":
+                columns = {
+                    "text": texts,
+                    "integer": st.sampled_from(_INTEGERS),
+                    "number": st.sampled_from(_SCORES),
+                    "time": times(t),
+                }
+                show = catalogue.features[feature].show
+                assert show is not None
+                return st.lists(st.fixed_dictionaries({name: columns[type_] for name, type_ in show.columns}), max_size=2)
             case "texts":
                 return st.lists(texts, max_size=3)
             case "integers":
@@ -89,6 +105,8 @@ def _clauses(catalogue: Catalogue, feature: str, t: int) -> SearchStrategy[Claus
         operand = Operand(feature, whole)
         constants = _constants("text" if whole == "texts" else "integer", t)
         return st.builds(Contains, st.just(operand), constants) | st.builds(IsEmpty, st.just(operand), st.booleans())
+    if whole == "records":
+        return st.builds(IsEmpty, st.just(Operand(feature, whole)), st.booleans())
     if whole in _MAPS:
         keys = st.sampled_from(CURRENCIES if whole == "money" else TEXTS)
         part: OperandType = "integer" if whole == "money" else "score"
@@ -116,6 +134,6 @@ def _constants(type_: OperandType, t: int) -> SearchStrategy[Constant]:
             return st.sampled_from(TEXTS)
         case "time":
             return times(t)
-        case "score":
+        case "score" | "number":
             return st.sampled_from(_SCORES)
     return st.sampled_from((*_INTEGERS, *_HOURS))

@@ -14,6 +14,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from twofold.events import EMAIL_KINDS, EVENT_TYPES, FACT_KINDS, MAX_FUTURE_MS, REASONS, Entry, FactBody
+from twofold.families import FAMILIES
 from twofold.timeline import DAY_MS, HOUR_MS, MINUTE_MS, Offsets, PartitionKey
 
 #: The instant around which histories are drawn: 2025-01-01T12:00:00Z.
@@ -25,7 +26,9 @@ PERSONS = ("user:1", "user:2", "anon:x", "user:é😀")
 TOPICS = ("topic-a",)
 NAMES = ("a", "b", "c", "d", "e", "f", "Z", "é", "\uffee", "😀")
 CURRENCIES = ("USD", "EUR", "JPY", "KWD")
-TRAIT_KEYS = ("first_name", "locale", "country", "tier", "shoe_size")
+#: Of each trait that a family reads, what may stand in it; of the others any name.
+TRAIT_VALUES = {key: values for family in FAMILIES.values() for key, values in family.traits.items()}
+TRAIT_KEYS = ("first_name", "locale", "country", "tier", "shoe_size", *TRAIT_VALUES)
 PURPOSES = ("marketing", "analytics")
 
 
@@ -109,7 +112,7 @@ FACTS_BY_KIND: dict[str, st.SearchStrategy[tuple[FactBody, ...]]] = {
     "order": _order(),
     "refund": _alone(_body("refund", key=_or_null(names), amount_minor=_or_null(amounts_minor), currency=_pool(CURRENCIES))),
     **{kind: _alone(_body(kind, **_EMAIL_COLUMNS)) for kind in EMAIL_KINDS.values()},
-    "trait": _named("trait", TRAIT_KEYS, st.one_of(names, st.just(""))),
+    "trait": _named("trait", TRAIT_KEYS, st.one_of(names, _pool(("", *(v for values in TRAIT_VALUES.values() for v in values))))),
     "consent": _named("consent", PURPOSES, _pool(("granted", "granted", "denied"))),
     "custom": _alone(_body("custom", key=names)),
     "other": _alone(_body("other", key=_pool(("group", "alias", "privacy")))),

@@ -1,0 +1,293 @@
+"""What a person does with the messages that are sent to them: which they click, how soon they open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from twofold.columns import KIND_CODE, NULL_CODE, Fact, FactColumns
+from twofold.events import FactBody
+from twofold.families.family import Example, Family, OwnKind, PastFact, Told
+from twofold.features import Feature, Presentation, Primary, Select, divide_half_away
+from twofold.states import Rows, rows_by_kind
+from twofold.timeline import DAY_MS, HOUR_MS, Window
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+#: Kind of fact -> what it tells of a message.
+SLOTS = {"email_sent": "sent", "email_opened": "opened", "email_clicked": "clicked"}
+_NAMES = tuple(SLOTS.values())
+_SLOT_OF = {kind: place for place, kind in enumerate(SLOTS)}
+_SLOT_OF_CODE = {KIND_CODE[kind]: place for kind, place in _SLOT_OF.items()}
+#: When a message was first sent, opened, clicked.
+Times = tuple[int | None, int | None, int | None]
+
+
+def _sooner(a: int | None, b: int | None) -> int | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return min(a, b)
+
+
+@dataclass(frozen=True)
+class Messages(OwnKind):
+    """``{message id: (first sent, first opened, first clicked)}``, each ``None`` where it is not known. No id, no message."""
+
+    id: ClassVar[str] = "messages"
+
+    def zero(self) -> dict[str, Times]:
+        return {}
+
+    def lift(self, fact: Fact) -> dict[str, Times]:
+        place = _SLOT_OF.get(fact.kind)
+        return {} if place is None or fact.key is None else {fact.key: self._only(place, fact.at_ms)}
+
+    @staticmethod
+    def _only(place: int, at_ms: int) -> Times:
+        return (at_ms, None, None) if place == 0 else (None, at_ms, None) if place == 1 else (None, None, at_ms)
+
+    def plus(self, a: dict[str, Times], b: dict[str, Times]) -> dict[str, Times]:
+        if not a or not b:
+            return a or b
+        out = dict(a)
+        for name, times in b.items():
+            known = out.get(name)
+            if known is not None:
+                times = (_sooner(known[0], times[0]), _sooner(known[1], times[1]), _sooner(known[2], times[2]))
+            out[name] = times
+        return out
+
+    def fold(self, facts: Iterable[Fact]) -> dict[str, Times]:
+        out: dict[str, Times] = {}
+        for fact in facts:
+            place = _SLOT_OF.get(fact.kind)
+            if place is not None and fact.key is not None:
+                only, known = self._only(place, fact.at_ms), out.get(fact.key)
+                if known is not None:
+                    only = (_sooner(known[0], only[0]), _sooner(known[1], only[1]), _sooner(known[2], only[2]))
+                out[fact.key] = only
+        return out
+
+    def fold_rows(self, columns: FactColumns, rows: Rows) -> dict[str, Times]:
+        return self.fold_parts(columns, (rows,))
+
+    def fold_parts(self, columns: FactColumns, parts: Sequence[Rows]) -> dict[str, Times]:
+        known: dict[int, list[int | None]] = {}
+        for code, rows in (found for part in parts for found in rows_by_kind(columns, part)):
+            place = _SLOT_OF_CODE.get(code)
+            if place is None:
+                continue
+            for name, at_ms in zip(columns.key[rows].tolist(), columns.at_ms[rows].tolist(), strict=True):
+                times = known.get(name)
+                if times is None:
+                    times = known[name] = [None, None, None]
+                before = times[place]
+                if before is None or at_ms < before:
+                    times[place] = at_ms
+        known.pop(NULL_CODE, None)
+        return {name: (t[0], t[1], t[2]) for name, t in zip(columns.names.many(list(known)), known.values(), strict=True)}
+
+    def encode(self, state: dict[str, Times]) -> Any:
+        return {name: {slot: at for slot, at in zip(_NAMES, times, strict=True) if at is not None} for name, times in state.items()}
+
+    def decode(self, data: Any) -> dict[str, Times]:
+        if not isinstance(data, dict):
+            raise self.refuse(data)
+        return {name: (times.get("sent"), times.get("opened"), times.get("clicked")) for name, times in data.items()}
+
+    def contributing(self, facts: Sequence[Fact], older: Any) -> list[int]:
+        """Of each message the first event of each of the three."""
+        first: dict[tuple[str, int], int] = {}
+        for place, fact in enumerate(facts):
+            slot = _SLOT_OF.get(fact.kind)
+            if slot is None or fact.key is None:
+                continue
+            known = first.get((fact.key, slot))
+            if known is None or fact[:3] < facts[known][:3]:
+                first[fact.key, slot] = place
+
+        def new(name: str, slot: int, at_ms: int) -> bool:
+            before = older[name][slot] if name in older else None
+            return before is None or at_ms < before
+
+        return sorted(place for (name, slot), place in first.items() if new(name, slot, facts[place].at_ms))
+
+    def native_fold(self, facts: Column) -> Column:
+        from pyspark.sql import functions as F
+
+        from twofold.spark.lower import field, runs
+
+        def known(fact: Column) -> Column:
+            return field(fact, "key").isNotNull() & field(fact, "kind").isin(*SLOTS)
+
+        items = F.transform(
+            F.filter(facts, known),
+            lambda fact: F.struct(
+                field(fact, "key").alias("name"), field(fact, "kind").alias("kind"), field(fact, "at_ms").alias("at_ms")
+            ),
+        )
+
+        def run(items: Column, start: Column, end: Column) -> Column:
+            part = F.slice(items, start + 1, end - start)
+
+            def first(kind: str) -> Column:
+                return F.array_min(F.transform(F.filter(part, lambda item: item["kind"] == kind), lambda item: item["at_ms"]))
+
+            times = F.struct(*(first(kind).alias(slot) for kind, slot in SLOTS.items()))
+            return F.struct(F.get(items, start)["name"].alias("key"), times.alias("value"))
+
+        return F.map_from_entries(runs(items, ("name",), run))
+
+    def native_plus(self, a: Column, b: Column) -> Column:
+        from pyspark.sql import functions as F
+
+        from twofold.spark.plus import zip_maps
+
+        return zip_maps(a, b, lambda x, y: F.struct(*(F.least(x[slot], y[slot]).alias(slot) for slot in _NAMES)))
+
+
+def _native_rounded(amount: Column, count: Column, scale: int) -> Column:
+    """``divide_half_away(amount, count) / scale`` of whole numbers >= 0."""
+    from pyspark.sql import functions as F
+
+    rounded = F.call_function("div", amount * 2 + count, count * 2)
+    return F.when(count > 0, rounded.cast("double") / F.lit(float(scale)))
+
+
+@dataclass(frozen=True)
+class ShareClicked(Presentation):
+    """Of the messages that were sent the share that was clicked, to three decimals; null of none."""
+
+    id: ClassVar[str] = "share_clicked"
+    type: ClassVar = "number"
+    nullable: ClassVar[bool] = True
+
+    def value(self, _t: int, *states: Any) -> float | None:
+        sent = clicked = 0
+        for times in states[0].values():
+            if times[0] is not None:
+                sent += 1
+                clicked += times[2] is not None
+        return divide_half_away(1_000 * clicked, sent) / 1_000 if sent else None
+
+    def native_value(self, _t: Column, *states: Column) -> Column:
+        from pyspark.sql import functions as F
+
+        from twofold.spark.lower import let
+
+        def share(sent: Column) -> Column:
+            clicked = F.filter(sent, lambda times: times["clicked"].isNotNull())
+            return _native_rounded(F.size(clicked).cast("bigint") * 1_000, F.size(sent).cast("bigint"), 1_000)
+
+        return F.when(states[0].isNotNull(), let(F.filter(F.map_values(states[0]), lambda times: times["sent"].isNotNull()), share))
+
+
+@dataclass(frozen=True)
+class MeanHoursToOpen(Presentation):
+    """Mean hours from the first sending to the first opening that is not before it, to two decimals; null of none."""
+
+    id: ClassVar[str] = "mean_hours_to_open"
+    type: ClassVar = "number"
+    nullable: ClassVar[bool] = True
+
+    def value(self, _t: int, *states: Any) -> float | None:
+        waits = [
+            opened - sent
+            for sent, opened, _clicked in states[0].values()
+            if sent is not None and opened is not None and opened >= sent
+        ]
+        return divide_half_away(100 * sum(waits), len(waits) * HOUR_MS) / 100 if waits else None
+
+    def native_value(self, _t: Column, *states: Column) -> Column:
+        from pyspark.sql import functions as F
+
+        from twofold.spark.lower import let
+
+        def mean(waits: Column) -> Column:
+            total = F.aggregate(waits, F.lit(0).cast("bigint"), lambda total, wait: total + wait)
+            return _native_rounded(total * 100, F.size(waits).cast("bigint") * HOUR_MS, 100)
+
+        waits = F.transform(F.map_values(states[0]), lambda times: times["opened"] - times["sent"])
+        return F.when(states[0].isNotNull(), let(F.filter(waits, lambda wait: F.coalesce(wait >= 0, F.lit(False))), mean))
+
+
+def naive(past: Sequence[PastFact], t: int) -> dict[str, Any]:
+    from fractions import Fraction
+
+    def times(kind: str, message: str) -> list[int]:
+        return [f.at_ms for f in past if f.body.kind == kind and f.body.key == message and f.at_ms >= t - 30 * DAY_MS]
+
+    def rounded(exact: Fraction, digits: int) -> float:
+        # Nothing here is negative, so away from zero is up.
+        return int(exact * 10**digits + Fraction(1, 2)) / float(10**digits)
+
+    messages = {f.body.key for f in past if f.body.kind == "email_sent" and f.body.key is not None}
+    sent = [m for m in messages if m is not None and times("email_sent", m)]
+    clicked = [m for m in sent if times("email_clicked", m)]
+    waits = [min(times("email_opened", m)) - min(times("email_sent", m)) for m in sent if times("email_opened", m)]
+    waits = [wait for wait in waits if wait >= 0]
+    return {
+        "ctr_30d": rounded(Fraction(len(clicked), len(sent)), 3) if sent else None,
+        "hours_to_open_mean": rounded(Fraction(sum(waits), len(waits) * HOUR_MS), 2) if waits else None,
+    }
+
+
+def _mail(kind: str, message: str) -> FactBody:
+    return FactBody(kind, key=message)
+
+
+FAMILY = Family(
+    primaries=(Primary("messages_30d", Messages(), Select(tuple(SLOTS)), Window(30 * DAY_MS)),),
+    features=(
+        Feature("ctr_30d", "Share of the messages sent in the last 30 days that was clicked", "messages_30d", show=ShareClicked()),
+        Feature(
+            "hours_to_open_mean",
+            "Mean hours from sending to opening, messages of the last 30 days",
+            "messages_30d",
+            show=MeanHoursToOpen(),
+        ),
+    ),
+    told={
+        "ctr_30d": Told(
+            rule="Of the messages sent in the window the share that was clicked in it, to three decimals. A message is one message "
+            "id, however often it is clicked; without an id it is not counted. Null where none was sent",
+            nothing=None,
+            example=Example(
+                facts=(
+                    ("2024-11-22T09:00:00Z", _mail("email_sent", "m0")),
+                    ("2024-12-29T09:00:00Z", _mail("email_sent", "m1")),
+                    ("2024-12-30T09:00:00Z", _mail("email_sent", "m2")),
+                    ("2024-12-30T10:00:00Z", _mail("email_clicked", "m2")),
+                    ("2024-12-30T10:00:05Z", _mail("email_clicked", "m2")),
+                    ("2024-12-31T09:00:00Z", _mail("email_sent", "m3")),
+                    ("2024-12-31T09:30:00Z", _mail("email_clicked", "m0")),
+                ),
+                at="2025-01-01T12:00:00Z",
+                value=0.333,
+                why="of m1, m2 and m3 one was clicked; m0 was sent before the window, so its click does not count",
+            ),
+        ),
+        "hours_to_open_mean": Told(
+            rule="Mean hours from the first sending of a message to its first opening, to two decimals, over the messages that "
+            "have both in the window, in that order. Null where there is none",
+            nothing=None,
+            example=Example(
+                facts=(
+                    ("2024-12-30T09:00:00Z", _mail("email_sent", "m1")),
+                    ("2024-12-30T10:00:00Z", _mail("email_opened", "m1")),
+                    ("2024-12-30T14:00:00Z", _mail("email_opened", "m1")),
+                    ("2024-12-31T09:00:00Z", _mail("email_sent", "m2")),
+                    ("2024-12-31T11:01:00Z", _mail("email_opened", "m2")),
+                    ("2024-12-31T12:00:00Z", _mail("email_sent", "m3")),
+                ),
+                at="2025-01-01T12:00:00Z",
+                value=1.51,
+                why="60 and 121 minutes are 90.5 on average, that is 1.508 hours; m3 is not opened",
+            ),
+        ),
+    },
+    naive=naive,
+    edges_ms=(HOUR_MS,),
+)
