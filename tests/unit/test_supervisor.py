@@ -32,11 +32,18 @@ def settings(tmp_path: Path) -> Settings:
     return load_settings(environ={}, home=str(tmp_path / "home"), spark={"broker_jars": str(jars)})
 
 
+#: Processes of this run that are no test's here: a Spark session of other tests.
+_others: set[int] = set()
+
+
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
+    _others.update(child.pid for child in psutil.Process().children())
     yield
     for child in psutil.Process().children():
-        child.kill()
+        if child.pid not in _others:
+            child.kill()
+    _others.clear()
 
 
 def untold(event: str, details: dict[str, Any]) -> None:
@@ -44,7 +51,8 @@ def untold(event: str, details: dict[str, Any]) -> None:
 
 
 def running() -> list[int]:
-    return [child.pid for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    found = (child for child in psutil.Process().children() if child.pid not in _others)
+    return [child.pid for child in found if child.status() != psutil.STATUS_ZOMBIE]
 
 
 def sleeper(**environment: str) -> subprocess.Popen[bytes]:
