@@ -34,11 +34,13 @@ from tests.chaos.reads import Readers
 from tests.chaos.system import ChaosSystem
 from tests.chaos.upkeep import UpkeepLane
 from tests.chaos.verdict import Verdict, judge, judge_before_the_night
+from tests.e2e.conftest import wait_for
 from twofold.events import read_person_key
 from twofold.local.parts import status_parts
 from twofold.local.project import ROOT
 from twofold.show import console, json_line
 from twofold.stores.archive_log import archive_end
+from twofold.stores.personalization import newest_commit
 
 _RATE = 50.0
 _SECONDS = 120.0
@@ -164,8 +166,10 @@ class Run:
             self.tell("pace", f"a slow machine: a second between two faults takes {self._pace:.1f} s")
         done = inflict(plan.faults, SystemFaults(system), lambda: time.monotonic() - zero, waiting.wait, told, self._pace)
         self.tell("faults", "all are over")
-        others[0].join()
+        others[0].join(_CATCH_UP_S * len(plan.upkeep) * self._pace)
         over.set()
+        if others[0].is_alive():
+            raise TimeoutError("upkeep does not come to its end: see nights.log")
         return done
 
     def _was_full(self, since: float) -> bool:
@@ -205,6 +209,9 @@ class Run:
         judge_before_the_night(system, verdict)
         self.tell("end", f"{verdict.total} differences before the last night")
         row = json.loads(system.twofold("batch", "--json").stdout.strip().splitlines()[-1])
+        # Until then a row may be of the snapshot before, in which a copy of an old event may be in doubt.
+        location = system.settings.table("personalization")
+        wait_for(lambda: newest_commit(location).refreshed == row["seq"], _CATCH_UP_S * self._pace, "a row of everyone")
         judge(system, lines, readers.reads, row["counts"], verdict)
         audited = system.twofold("audit", "--json", check=False)
         if audited.returncode:

@@ -20,13 +20,21 @@ from twofold.stores.manifest import rows
 
 _PAUSE_S = 4
 _REFUSED = 3
+#: How often compaction is asked for, and how long after a failure.
+_ASKED, _ASK_AGAIN_S = 4, 10
 
 
 class UpkeepLane:
     """Carries out pieces of upkeep. ``disturbed(began_s)``: whether a disk was full since then, so that a failure is no wonder."""
 
-    def __init__(self, system: ChaosSystem, disturbed: Callable[[float], bool], tell: Tell) -> None:
-        self._system, self._disturbed, self._tell = system, disturbed, tell
+    def __init__(
+        self,
+        system: ChaosSystem,
+        disturbed: Callable[[float], bool],
+        tell: Tell,
+        wait: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._system, self._disturbed, self._tell, self._wait = system, disturbed, tell, wait
         #: Pieces by what came of them: "night done", "rollback refused" …
         self.done: Counter[str] = Counter()
         #: Failures that no fault explains.
@@ -39,7 +47,8 @@ class UpkeepLane:
         outcome = "done" if code == 0 else "killed" if code < 0 else "refused" if code == _REFUSED else "failed"
         self.done[f"{piece.what} {outcome}"] += 1
         self._tell("upkeep", f"{piece.show()}: {outcome} after {time.monotonic() - began:.0f} s{': ' if said else ''}{said}")
-        if code and not piece.fault and not self._disturbed(began):
+        # A night that was paused goes on; one that was killed, or found the disk full, may fail.
+        if code and piece.fault in ("", "pause") and not self._disturbed(began):
             self.unexplained.append(f"{piece.show()}: exit {code}: {said}")
 
     # --- nights ---------------------------------------------------------------------------------------------------------------
@@ -97,8 +106,13 @@ class UpkeepLane:
         return self._command("vacuum")
 
     def _compact(self, _piece: Upkeep) -> tuple[int, str]:
-        # The archive's writer does it, as soon as it runs.
-        return self._command("compact", "archive", "--timeout", "120")
+        # The archive's writer does it; one that dies meanwhile is asked again when it has come back.
+        for _ in range(_ASKED):
+            code, said = self._command("compact", "archive", "--timeout", "120")
+            if code == 0:
+                break
+            self._wait(_ASK_AGAIN_S)
+        return code, said
 
     def _command(self, *arguments: str) -> tuple[int, str]:
         done = self._system.twofold(*arguments, check=False)
