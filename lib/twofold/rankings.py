@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, localcontext
-from functools import lru_cache, reduce
+from functools import lru_cache
 from math import ldexp
 from typing import Any, ClassVar
 
@@ -267,14 +267,9 @@ class Histogram(Kind):
         return dict(zip(distinct, zip(sums, last, strict=True), strict=True))
 
     def fold_parts(self, columns: FactColumns, parts: Sequence[Rows]) -> dict[int, Weight]:
-        chosen = [columns.at_ms[rows] for rows in parts]
-        if sum(map(len, chosen)) > _FEW_ROWS:
-            return reduce(self.plus, [self.fold_rows(columns, rows) for rows in parts], self.zero())
-        times: list[int] = []
-        for part in chosen:
-            times += part.tolist()
-        times.sort()
-        return self._few_rows(BUCKETS[self.bucket](np.array(times)).tolist(), times)
+        at = np.sort(np.concatenate([columns.at_ms[rows] for rows in parts]))
+        distinct, sums, last = _group_rows(BUCKETS[self.bucket](at), None, at)
+        return dict(zip(distinct, zip(sums, last, strict=True), strict=True))
 
     def _few_rows(self, buckets: list[int], at: list[int]) -> dict[int, Weight]:
         # Times ascend, so the last one written is a bucket's latest.

@@ -202,7 +202,7 @@ def _names_of(node: ast.stmt) -> set[str]:
 
 def test_the_docs_say_what_the_families_say() -> None:
     page = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
-    assert page.startswith(features_page()), "docs/features.md is not what `python -m twofold.testing.features_page` gives"
+    assert page == features_page(), "docs/features.md is not what `python -m twofold.testing.features_page` gives"
 
 
 def test_families_are_in_the_order_of_their_names_and_what_they_say_is_in_the_fingerprint() -> None:

@@ -120,6 +120,22 @@ def test_rows_of_columns_fold_like_facts(r: Random) -> None:
 
 
 @given(seeds)
+def test_parts_fold_as_one(r: Random) -> None:
+    """Slices and row numbers that have no row in common, of any kinds of facts, in any order."""
+    columns = FactColumns.of_entries([(entry, 0) for entry in entries(r, least=1)])
+    rows = columns.facts()
+    bounds = sorted({0, columns.n_facts, *(r.randint(0, columns.n_facts) for _ in range(4)), *columns.kind_ends})
+    parts = [slice(low, high) if r.random() < 0.5 else np.arange(low, high) for low, high in pairwise(bounds) if r.random() < 0.8]
+    if not parts:
+        return
+    r.shuffle(parts)
+    chosen = [row for part in parts for row in (np.arange(part.start, part.stop) if isinstance(part, slice) else part).tolist()]
+    for state in ALL:
+        # Within a kind of fact rows are in the order of their times, as the columns have them.
+        assert state.fold_parts(columns, parts) == state.fold(rows[row] for row in chosen), state
+
+
+@given(seeds)
 def test_primaries_fold_their_own_facts(r: Random) -> None:
     """A primary over several kinds of facts reads one ascending selection of rows."""
     columns = FactColumns.of_entries([(entry, 0) for entry in entries(r)])

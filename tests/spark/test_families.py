@@ -1,4 +1,4 @@
-"""The families natively: values, and until when they hold, of people drawn at the edges of each family's rules."""
+"""The families natively: values, and until when they hold, of people drawn at the edges of each family's rules; and all zones."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tests.spark.test_set_merge import ENTRIES, first_edge, row_of
 from twofold.catalogue import CATALOGUE
 from twofold.events import Entry
 from twofold.families import FAMILIES
+from twofold.families.send_hours import local_hours, native_local_hours, zones
 from twofold.merge import merge
 from twofold.spark.present import TO_JSON, value_columns, values_struct
 from twofold.spark.set_merge import merge_people
@@ -67,3 +68,17 @@ def test_values_and_until_when_they_hold(spark):
         kind, _, feature = row.person.partition("/")
         if kind == "example" and row.t == parse_instant(told[feature].at):
             assert values[feature] == told[feature].value
+
+
+def test_every_zone_turns_at_the_same_instants_on_both_sides(spark):
+    """At each turn from 2000 to 2037, and a millisecond before it."""
+    numbers, starts, _offsets = zones()
+    rows = []
+    for zone, number in [*numbers.items(), ("Mars/Base", 0), (None, 0)]:
+        turns = [at for at in starts[number] if at > 0]
+        rows.append((zone, [at + d for at in (*turns, NOW_MS) for d in (-1, 0)]))
+    frame = spark.createDataFrame(rows, "zone string, times array<bigint>")
+    found = frame.select("zone", "times", native_local_hours(F.col("times"), F.col("zone")).alias("hours")).collect()
+    assert len(found) > 590 and sum(len(row.times) for row in found) > 20_000
+    for row in found:
+        assert row.hours == local_hours(row.times, row.zone), row.zone

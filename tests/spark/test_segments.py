@@ -102,15 +102,16 @@ def test_rows_hold_the_segments_of_the_library(homes):
 
 
 def test_who_grows_old_is_emitted_again_and_other_rules_are_for_everyone(homes):
-    old = segments_of("last_order_at older than 7 d")
-    order = (FactBody("order", amount_minor=100, currency="EUR"),)
+    # Of a click nothing else moves before it is 30 days old.
+    old = segments_of("last_email_click_at older than 7 d")
+    click = (FactBody("email_clicked"),)
     home = homes(catalogue=CATALOGUE, segments=old, now_ms=NOW_MS + 40 * DAY_MS)
-    ordered_ms = home.clock.now_ms - 5 * DAY_MS
-    home.archive([page(0, "user:a", at_ms=ordered_ms, facts=order), page(1, "user:b", at_ms=NOW_MS)], offsets(2))
+    clicked_ms = home.clock.now_ms - 5 * DAY_MS
+    home.archive([page(0, "user:a", at_ms=clicked_ms, facts=click), page(1, "user:b", at_ms=NOW_MS)], offsets(2))
     home.open()
     finish(home)
     row = assert_equal_to_the_library(home)["user:a"]
-    assert row["segments"] == [] and row["valid_until"] == ordered_ms + 7 * DAY_MS + 1
+    assert row["segments"] == [] and row["valid_until"] == clicked_ms + 7 * DAY_MS + 1
     home.clock.now_ms = row["valid_until"]
     finish(home)
     rows = assert_equal_to_the_library(home)
@@ -119,7 +120,7 @@ def test_who_grows_old_is_emitted_again_and_other_rules_are_for_everyone(homes):
     home.open()
     finish(home)
     assert home.batches() == [1, 2]
-    home.segments = segments_of("orders_lifetime = 0")
+    home.segments = segments_of("email_clicks_30d = 0")
     home.open()
     finish(home)
     rows = assert_equal_to_the_library(home)

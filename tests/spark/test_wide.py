@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from pyspark.sql import Row
 
 from tests.spark.test_batch import FEW, TOPIC, archive_row, commit, drawn_logs, offsets, page
 from twofold.catalogue import CATALOGUE
@@ -50,9 +51,13 @@ def night(spark, tmp_path_factory):
 
 
 def plain(value):
-    """Decimals as integers, whichever reader gave them."""
+    """Decimals as integers and records as dicts, whichever reader gave them."""
     if isinstance(value, Decimal):
         return int(value)
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, Row):
+        return plain(value.asDict())
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return value

@@ -55,13 +55,16 @@ class ViewedAndBought(OwnKind):
         return out
 
     def fold(self, facts: Iterable[Fact]) -> dict[str, Seen]:
-        out: dict[str, Seen] = {}
+        viewed: dict[str | None, int] = {}
+        bought: set[str | None] = set()
         for fact in facts:
-            seen = self._seen(fact)
-            if seen is not None and fact.product is not None:
-                known = out.get(fact.product)
-                out[fact.product] = seen if known is None else _both(known, seen)
-        return out
+            if fact.kind == "view":
+                product, at = fact.product, fact[0]
+                viewed[product] = max(viewed.get(product, at), at)
+            elif self._seen(fact) is not None:
+                bought.add(fact.product)
+        products = [product for product in (*viewed, *(bought - viewed.keys())) if product is not None]
+        return {product: (viewed.get(product), product in bought) for product in products}
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> dict[str, Seen]:
         return self.fold_parts(columns, (rows,))
