@@ -57,7 +57,7 @@ def test_values_and_until_when_they_hold(spark):
             expected[person, t] = (values, first_edge(known.winners, states, t))
     hot = spark.createDataFrame(rows, f"t bigint, {ENTRIES}")
     nobody = state_rows(hot.drop("t").where("false"), CATALOGUE, 0, 2).withColumn("t", F.lit(0).cast("bigint"))
-    merged = merge_people(nobody, hot, known.row, CATALOGUE, F.col("t"))
+    merged = merge_people(nobody, hot, known.row, CATALOGUE, F.col("t"), next_change=True)
     shown = merged.select("*", *value_columns(CATALOGUE, F.col("states"), F.col("t")))
     found = shown.select("person", "t", F.to_json(values_struct(CATALOGUE), TO_JSON).alias("json"), "next_change_ms").collect()
     assert len(found) == len(expected) > 1_000
