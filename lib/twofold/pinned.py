@@ -6,12 +6,14 @@ the instant of reading, and a person whom these no longer know is unknown under 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from twofold.catalogue import CONSENT_FEATURES
+from twofold.events import Entry
 from twofold.features import Catalogue
 from twofold.merge import Merged, merge
 from twofold.record import (
@@ -26,7 +28,7 @@ from twofold.record import (
 )
 from twofold.segments import NO_SEGMENTS, Segments
 from twofold.timeline import EMPTY_OFFSETS, Offsets
-from twofold.views import HotView, ManifestRow
+from twofold.views import HotView, ManifestRow, PersonSnapshot
 
 #: Where the entries between the pinned snapshot's cut and O are read.
 Source = Literal["hot", "archive"]
@@ -129,6 +131,27 @@ def make_pinned(
     )
 
 
+def read_pinned(
+    catalogue: Catalogue,
+    person: str,
+    at: PinnedAt,
+    row: ManifestRow,
+    snapshot: PersonSnapshot | None,
+    high: Offsets,
+    entries: Iterable[Entry],
+    standing: Standing,
+    segments: Segments = NO_SEGMENTS,
+) -> PinnedRecord:
+    """The record under a pin: ``snapshot`` of the pinned ``row`` merged with ``entries``, of which those at or above ``high`` and
+    below the row's cut do not count.
+    """
+    # That t lies in the snapshot's range was seen when the pin was made, by the grace of that day.
+    row = replace(row, as_of_ms=None)
+    hot = HotView(high=high, low=row.cut, entries=tuple(entries))
+    merged = merge(catalogue, row, snapshot, hot, at.t)
+    return make_pinned(catalogue, person, at, row, merged, standing, segments)
+
+
 def reaches(hot: HotView, start: Offsets, end: Offsets, version: str) -> bool:
     """Whether a hot store holds every fact of every entry in ``[start, end)``, all of it as admitted under ``version``."""
     for key, stop in end.items():
@@ -142,4 +165,4 @@ def reaches(hot: HotView, start: Offsets, end: Offsets, version: str) -> bool:
     return True
 
 
-__all__ = ["PinnedAt", "PinnedRecord", "Source", "Standing", "make_pinned", "make_standing", "reaches"]
+__all__ = ["PinnedAt", "PinnedRecord", "Source", "Standing", "make_pinned", "make_standing", "reaches", "read_pinned"]

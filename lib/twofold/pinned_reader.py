@@ -7,7 +7,6 @@ hot store lets go only of what lies below the cut of a newer snapshot, and a sna
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -15,8 +14,7 @@ import msgspec
 
 from twofold.events import Entry
 from twofold.features import Catalogue
-from twofold.merge import merge
-from twofold.pinned import PinnedAt, PinnedRecord, Source, Standing, make_pinned, reaches
+from twofold.pinned import PinnedAt, PinnedRecord, Source, Standing, reaches, read_pinned
 from twofold.segments import Segments
 from twofold.settings import Settings
 from twofold.stores.archive_slice import ArchiveSlice
@@ -58,8 +56,7 @@ class PinnedReader:
         self.pin = pin
         self._settings, self._catalogue, self._segments, self._layers = settings, catalogue, segments, layers
         row = pinned_row(settings, pin)
-        # That t lies in the snapshot's range was seen when the pin was made, by the grace of that day.
-        self._row, self._high = replace(row, as_of_ms=None), pin.offsets
+        self._row, self._high = row, pin.offsets
         self._at = PinnedAt(
             pin=pin.name,
             snapshot=row.snapshot,
@@ -154,9 +151,8 @@ class PinnedReader:
         return found
 
     def _record(self, person: str, entries: Iterable[Entry], at: PinnedAt) -> PinnedRecord:
-        hot = HotView(high=self._high, low=self._row.cut, entries=tuple(entries))
-        merged = merge(self._catalogue, self._row, self._snapshot.person(person), hot, self.pin.t)
-        return make_pinned(self._catalogue, person, at, self._row, merged, self._layers.standing(person), self._segments)
+        snapshot, standing = self._snapshot.person(person), self._layers.standing(person)
+        return read_pinned(self._catalogue, person, at, self._row, snapshot, self._high, entries, standing, self._segments)
 
     def close(self) -> None:
         self._snapshot.close()

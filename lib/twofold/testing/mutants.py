@@ -15,14 +15,19 @@ import msgspec
 import numpy as np
 
 from twofold import merge as merge_room
+from twofold import pinned
 from twofold.columns import I8, id_hash
 from twofold.contiguity import Contiguity
 from twofold.events import Entry, make_entry
+from twofold.families.cart import Cart
+from twofold.families.cart import State as CartState
+from twofold.families.sessions import Runs
 from twofold.features import Catalogue
 from twofold.rankings import Top, Weight
 from twofold.retractions import leave_out
+from twofold.segments import Segments
 from twofold.states import Kind, Latest, Mark, MoneySum
-from twofold.testing import slices
+from twofold.testing import pinning, slices
 from twofold.testing.world import Message, Parts, World
 from twofold.timeline import EMPTY_OFFSETS, Offsets, PartitionKey
 from twofold.views import HotView, ManifestRow, PersonSnapshot
@@ -325,6 +330,67 @@ def night_keeps_the_folded() -> Iterator[Parts]:
         yield Parts()
 
 
+@contextmanager
+def pin_reads_what_is_trimmed() -> Iterator[Parts]:
+    """Under a pin the hot store is believed, whether or not it still reaches down to the pinned cut."""
+    with patch.object(pinning, "reaches", lambda *_args: True):
+        yield Parts()
+
+
+@contextmanager
+def pin_without_an_end() -> Iterator[Parts]:
+    """Under a pin whatever is above the cut counts, also what came after the pin."""
+
+    def endless(
+        catalogue: Catalogue, row: ManifestRow, person: PersonSnapshot | None, hot: HotView | None, t: int
+    ) -> merge_room.Merged:
+        if hot is not None:
+            hot = replace(hot, high=Offsets(dict.fromkeys(hot.high, _ABOVE)))
+        return merge_room.merge(catalogue, row, person, hot, t)
+
+    with patch.object(pinned, "merge", endless):
+        yield Parts()
+
+
+@contextmanager
+def consent_is_pinned() -> Iterator[Parts]:
+    """Consent under a pin is what it was when the pin was made."""
+    make: Callable[..., pinned.PinnedRecord] = pinned.make_pinned
+
+    def pinning_all(*given: Any) -> pinned.PinnedRecord:
+        return make(*given[:5], given[5]._replace(values={}, fields={}), *given[6:])
+
+    with patch.object(pinned, "make_pinned", pinning_all):
+        yield Parts()
+
+
+@contextmanager
+def segments_of_a_later_instant() -> Iterator[Parts]:
+    """Ages in rules are taken a millisecond late: ``>=`` for ``>``."""
+    names_at = Segments.names_at
+    with patch.object(Segments, "names_at", lambda self, values, t: names_at(self, values, t + 1)):
+        yield Parts()
+
+
+@contextmanager
+def visits_longer_by_a_moment() -> Iterator[Parts]:
+    """``>`` for ``>=`` where a visit ends."""
+    of = Runs._of
+    with patch.object(Runs, "_of", lambda self, times: of(replace(self, gap_ms=self.gap_ms + 1), times)):
+        yield Parts()
+
+
+@contextmanager
+def order_empties_its_own_layer() -> Iterator[Parts]:
+    """An order takes out of the cart what its own layer put in, and leaves what the other one did."""
+
+    def plus(self: Cart, a: CartState, b: CartState) -> CartState:  # noqa: ARG001
+        return max((last for last in (a[0], b[0]) if last is not None), default=None), tuple(sorted((*a[1], *b[1])))
+
+    with patch.object(Cart, "plus", plus):
+        yield Parts()
+
+
 #: name -> mutant
 MUTANTS: dict[str, Mutant] = {
     "event-time cut": event_time_cut,
@@ -352,4 +418,10 @@ MUTANTS: dict[str, Mutant] = {
     "losing copies do not retract": losing_copies_do_not_retract,
     "pending not flagged": pending_unflagged,
     "night keeps the folded": night_keeps_the_folded,
+    "pin reads what is trimmed": pin_reads_what_is_trimmed,
+    "pin without an end": pin_without_an_end,
+    "consent is pinned": consent_is_pinned,
+    "segments of a later instant": segments_of_a_later_instant,
+    "visits longer by a moment": visits_longer_by_a_moment,
+    "order empties its own layer": order_empties_its_own_layer,
 }

@@ -49,6 +49,7 @@ WEIGHTS: dict[str, float] = {
     "night": 12,
     "trim": 5,
     "refresh": 4,
+    "pin": 3,
     "restart_follower": 2,
     "restart_speed": 2,
     "switch_version": 1,
@@ -61,8 +62,16 @@ WEIGHTS: dict[str, float] = {
 }
 #: type of event -> how often; name of a track event -> how often
 KINDS: dict[str, float] = {"page": 15, "track": 45, "email": 15, "identify": 13, "consent": 9, "group": 3, "retraction": 14}
-TRACKS: dict[str, float] = {"Product Viewed": 2, "Product Added": 1, "Order Completed": 2, "Order Refunded": 1}
+TRACKS: dict[str, float] = {
+    "Product Viewed": 2,
+    "Product Added": 1,
+    "Product Removed": 0.5,
+    "Order Completed": 2,
+    "Order Refunded": 1,
+}
 PRODUCTS = "abcdefghij"
+#: The last one is none.
+ZONES = ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Mars/Olympus")
 _WAITS = (0, 0, 0, 1, 1, 900, 3_000, 20_000, MINUTE_MS, HOUR_MS, DAY_MS, 4 * DAY_MS, 12 * DAY_MS)
 
 
@@ -115,8 +124,8 @@ def _when(rng: Random, now_ms: int) -> int:
         return now_ms + MAX_FUTURE_MS + rng.choice((-1500, -1, 0, 1, 700, 30_000))
     if choice < 0.9:
         return now_ms - rng.randrange(100 * DAY_MS)
-    # Few distinct instants, so that ties are common.
-    return START_MS - rng.choice((1, 2, 3, 50)) * DAY_MS
+    # Few distinct instants, so that ties are common; some as far apart as a visit may just not be.
+    return START_MS - rng.choice((1, 2, 3, 50)) * DAY_MS + rng.choice((0, 0, 0, 30 * MINUTE_MS))
 
 
 def _draw_values(rng: Random, now_ms: int, sent: list[tuple[int, dict[str, Any]]], habits: Habits) -> tuple[tuple[int, bytes], ...]:
@@ -182,10 +191,11 @@ def _draw_event(rng: Random, habits: Habits, person: int, sent: list[tuple[int, 
     if kind == "track":
         return {"type": "track", **_track(rng, _pick(rng, habits.tracks))}
     if kind == "email":
-        return {"type": "email", "name": rng.choice(tuple(EMAIL_KINDS)), "properties": {"campaign_id": rng.choice("kl")}}
+        name = rng.choice((*EMAIL_KINDS, "Email Sent", "Email Opened", "Email Link Clicked"))
+        return {"type": "email", "name": name, "properties": {"campaign_id": rng.choice("kl"), "message_id": rng.choice("ghij")}}
     if kind == "identify":
-        keys = rng.sample(("first_name", "locale", "country", "tier"), rng.randrange(1, 4))
-        return {"type": "identify", "traits": {key: rng.choice("mnop") for key in keys}}
+        keys = rng.sample(("first_name", "locale", "country", "tier", "timezone"), rng.randrange(1, 4))
+        return {"type": "identify", "traits": {key: rng.choice(ZONES if key == "timezone" else "mnop") for key in keys}}
     if kind == "consent":
         said = {"marketing": rng.choice(("granted", "granted", "granted", "denied"))}
         return {"type": "consent", "properties": {"purposes": said if rng.random() < 0.8 else {**said, "analytics": "denied"}}}
@@ -208,8 +218,10 @@ def _draw_target(rng: Random, person: int, sent: list[tuple[int, dict[str, Any]]
 
 
 def _track(rng: Random, name: str) -> dict[str, Any]:
-    if name in ("Product Viewed", "Product Added"):
+    if name in ("Product Viewed", "Product Added", "Product Removed"):
         properties: dict[str, Any] = {"product_id": rng.choice(PRODUCTS), "category": rng.choice("uvwxyz")}
+        if name != "Product Viewed":
+            properties["quantity"] = rng.choice((1, 1, 2, 3))
     else:
         items = [
             {"product_id": rng.choice(PRODUCTS), "quantity": rng.choice((1, 1, 2, 3, -2)), "price": 1}

@@ -93,7 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     console.print(
         f"states: {states}; conflicts {total.conflicts:,}; pending retractions {total.pending:,}; "
-        f"same (t, O) from two snapshots {total.pairs:,}",
+        f"same (t, O) from two snapshots {total.pairs:,}; under a pin {total.pinned.total():,} "
+        f"({total.pinned['archive']:,} of them from the archive); in a segment {total.members:,}",
         soft_wrap=True,
     )
     if found is not None:

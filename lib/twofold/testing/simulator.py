@@ -7,7 +7,7 @@ the world's own notes, never from the product's answer. Seeded: a script and its
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, NamedTuple
@@ -15,9 +15,12 @@ from typing import Any, NamedTuple
 from twofold.columns import facts_of
 from twofold.events import Entry
 from twofold.merge import Merged, merge
+from twofold.pinned import make_standing
 from twofold.record import Record, make_record
 from twofold.testing import oracle
+from twofold.testing.naive_segments import SEGMENTS, wrong_segment
 from twofold.testing.nights import LATE_GRACE_DAYS
+from twofold.testing.pinning import Pin, Pinning, pinned_parts
 from twofold.testing.script import PERSONS, START_MS, WIDTHS_MS, Script, Step
 from twofold.testing.slices import first_difference
 from twofold.testing.world import CATALOGUES, Parts, World
@@ -39,6 +42,7 @@ class Tally:
     """What was read: how many, by which state, how often a field was in conflict or a retraction pending, how often two snapshots
     answered alike.
 
+    ``pinned``: reads under a pin, by where their entries came from; ``members``: how often somebody was in a segment;
     ``nights``: incremental ones, each held to the full rebuild beside it.
     """
 
@@ -48,6 +52,8 @@ class Tally:
     pending: int = 0
     pairs: int = 0
     nights: int = 0
+    pinned: Counter[str] = field(default_factory=Counter)
+    members: int = 0
 
     def add(self, other: Tally) -> None:
         self.reads += other.reads
@@ -56,15 +62,28 @@ class Tally:
         self.pending += other.pending
         self.pairs += other.pairs
         self.nights += other.nights
+        self.pinned.update(other.pinned)
+        self.members += other.members
+
+
+class Said(NamedTuple):
+    """What an answer says of features: values, and the state of each; ``unfolded``: nothing above the cut has a part in it, or
+    everything is above it.
+    """
+
+    values: Mapping[str, Any]
+    fields: Mapping[str, str]
+    unfolded: bool = False
 
 
 class Read(NamedTuple):
-    """One answer: under which version, up to which vector, and what it said."""
+    """One answer: under which version, up to which vector, what it said, and the hot part that it was made of."""
 
     version: str
     offsets: Offsets
     merged: Merged
     record: Record
+    hot: HotView
 
 
 class Judge:
@@ -163,6 +182,7 @@ class Simulation:
         self.world = World(script.partitions, script.starts, START_MS, parts)
         self.judge = Judge(self.world)
         self.tally = Tally()
+        self.pinning = Pinning(self.world)
         #: A reader that moves to the newest snapshot at each read, and two that move when they are told.
         self.held = [self.world.rows[0], self.world.rows[0]]
 
@@ -186,6 +206,8 @@ class Simulation:
             world.send(rng, step.values)
         elif step.op == "refresh":
             self.held[rng.randrange(len(self.held))] = world.rows[-1]
+        elif step.op == "pin":
+            self._pin(rng)
         else:
             operation: Callable[[Random], None] = getattr(world, step.op)
             operation(rng)
@@ -201,6 +223,15 @@ class Simulation:
                 if person is not None:
                     raise Wrong(f"the incremental night {name} and a full rebuild differ in {person}")
         self.world.doubles.clear()
+
+    def _pin(self, rng: Random) -> None:
+        """Pin the newest snapshot as it is read; a read that has a gap, or that asks for the archive, cannot be pinned."""
+        row = self.world.rows[-1]
+        high, t = self.world.hot.view(PERSONS[0]).high, self._instant(rng, rng.choice(PERSONS), row)
+        if self.judge.outcome(row, high, t) == "ok":
+            pin = self.pinning.pin(row, high, t)
+            for person in PERSONS:
+                self._read_pinned(pin, person, "at once", None)
 
     def _instant(self, rng: Random, person: str, row: ManifestRow) -> int:
         choice = rng.random()
@@ -231,6 +262,9 @@ class Simulation:
     def _read_once(self, rng: Random, when: str) -> None:
         row = self.world.rows[-1] if rng.random() < 0.6 else rng.choice(self.held)
         person = rng.choice(PERSONS)
+        pin = self.pinning.pick(rng)
+        if pin is not None and rng.random() < 0.25:
+            self._read_pinned(pin, person, when, self._between(rng))
         t = self._instant(rng, person, row)
         first = self.read(row, person, t, when, self._between(rng))
         if rng.random() < 0.3:
@@ -242,6 +276,23 @@ class Simulation:
                 reads = [self.read(row, person, t, when) for row in {id(r): r for r in self.world.rows[-3:]}.values()]
                 for other in reads[1:]:
                     self._agree(reads[0], other, when)
+
+    def _read_pinned(self, pin: Pin, person: str, when: str, between: Callable[[], None] | None) -> None:
+        """Answer under a pin; the oracle at the pinned (t, O) and a read of now say what is right. Raises :class:`Wrong`."""
+        where = f"{when}: {person} under {pin.name} of {pin.row.snapshot} at t={pin.t}"
+        row, now_ms = self.world.rows[-1], self.world.now_ms
+        now = self.read(row, person, now_ms, when)
+        catalogue, limits = CATALOGUES[row.version], (FRESH_MAX_LAG_MS, CONSENT_MAX_LAG_MS)
+        standing = make_standing(catalogue, row, now.merged, now.hot, now_ms, now_ms, *limits, now.offsets)
+        record = self.pinning.read(pin, person, standing, between)
+        self.tally.reads += 1
+        self.tally.pinned[record.pinned.source] += 1
+        self._hold_values(where, pin.row, person, pin.t, pin.offsets, Said(*pinned_parts(record)))
+        moved = self.pinning.what_moved(pin, record, now.record)
+        right = {**self.judge.values(person, pin.row.version, pin.offsets, pin.t), **standing.values}
+        self._hold_segments(where, record.segments, right, record.fields, pin.t)
+        if moved is not None:
+            raise Wrong(f"{where}: {moved}")
 
     def _agree(self, first: Read, second: Read, when: str) -> None:
         """The same (t, O) from two snapshots of one version gives the same values, fields in conflict apart."""
@@ -272,13 +323,17 @@ class Simulation:
             merged, hot, offsets = self._from_archive(row, person, t)
         else:
             offsets = row.cut.join(hot.high) if expected == "ok" else row.cut
-        record = make_record(catalogue, person, row, merged, hot, t, now_ms, FRESH_MAX_LAG_MS, CONSENT_MAX_LAG_MS, offsets)
+        limits = (FRESH_MAX_LAG_MS, CONSENT_MAX_LAG_MS)
+        record = make_record(catalogue, person, row, merged, hot, t, now_ms, *limits, offsets, SEGMENTS)
         self.tally.reads += 1
         self.tally.states[record.freshness.state] += 1
-        self._hold_values(where, row, person, t, offsets, record)
+        unfolded = record.freshness.state in ("gap", "definition", "archive")
+        self._hold_values(where, row, person, t, offsets, Said(record.values, record.fields, unfolded))
+        right = self.judge.values(person, row.version, offsets, t)
+        self._hold_segments(where, record.segments, right, record.fields, t)
         self._hold_state(where, row, person, offsets, hot, record, now_ms)
         self._hold_sendable(where, row, person, t, offsets, record)
-        return Read(row.version, offsets, merged, record)
+        return Read(row.version, offsets, merged, record, hot)
 
     def _from_archive(self, row: ManifestRow, person: str, t: int) -> tuple[Merged, HotView, Offsets]:
         """Below the snapshot's range: everything from the archive, at its end."""
@@ -290,8 +345,10 @@ class Simulation:
         merged = merge(CATALOGUES[row.version], start, None, hot, t, LATE_GRACE_DAYS)
         return replace(merged, outcome="archive"), hot, start.cut.join(end)
 
-    def _hold_values(self, where: str, row: ManifestRow, person: str, t: int, offsets: Offsets, record: Record) -> None:
-        right = self.judge.values(person, row.version, offsets, t)
+    def _hold_values(self, where: str, row: ManifestRow, person: str, t: int, offsets: Offsets, record: Said) -> None:
+        """Raises :class:`Wrong`. What ``record`` does not say is not held."""
+        everything = self.judge.values(person, row.version, offsets, t)
+        right = {name: everything[name] for name in record.values}
         conflict = [name for name, state in record.fields.items() if state == "conflict"]
         pending = [name for name, state in record.fields.items() if state == "pending_retraction"]
         if record.values != right:
@@ -310,11 +367,19 @@ class Simulation:
             self.tally.pending += 1
             self._hold_pending(where, row, person, t, offsets, record, pending)
 
+    def _hold_segments(
+        self, where: str, names: tuple[str, ...], right: Mapping[str, Any], fields: Mapping[str, str], t: int
+    ) -> None:
+        self.tally.members += len(names)
+        wrong = wrong_segment(names, right, fields, t)
+        if wrong is not None:
+            raise Wrong(f"{where}: {wrong}")
+
     def _hold_pending(
-        self, where: str, row: ManifestRow, person: str, t: int, offsets: Offsets, record: Record, pending: list[str]
+        self, where: str, row: ManifestRow, person: str, t: int, offsets: Offsets, record: Said, pending: list[str]
     ) -> None:
         """A field waits for the next batch only where a folded event is retracted and it has a part in what is folded."""
-        if record.freshness.state in ("gap", "definition", "archive") or not self.judge.pending(person, row, offsets):
+        if record.unfolded or not self.judge.pending(person, row, offsets):
             raise Wrong(f"{where}: {pending} are marked pending_retraction without a cause")
         catalogue = CATALOGUES[row.version]
         folded = [fact for entry in self.judge.folded(person, row) for fact in facts_of(entry)]
