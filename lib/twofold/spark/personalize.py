@@ -178,7 +178,10 @@ class Personalizer:
             with self._turns.live():
                 self._move()
                 end = self._end_of(batch_id)
-                self._emit("live", self._slice.add(frame, end), told=end)
+                touched = self._slice.add(frame, end)
+                # Whose row has lapsed for long goes along: a batch of their own would cost what every batch costs.
+                along = self._lapsed(self._settings.personalize.due_interval_ms) if touched else []
+                self._emit("live", list(dict.fromkeys([*touched, *along])), told=end)
                 self._tell()
         except TwofoldError as error:
             self.died_of = error
@@ -319,17 +322,23 @@ class Personalizer:
                 answer(self._settings.home_path, asked)
 
     def _emit_due(self) -> None:
+        """Lapsed people whom no live batch has taken along."""
         now, every = self._now_ms(), self._settings.personalize.due_interval_ms
-        if now < self._due_ms + every or self._refreshed < 0:
+        if self._refreshed < 0 or (now < self._due_ms + every and now + every <= self._due.horizon_ms):
             return
-        self._due_ms = now
         with self._turns.background():
             if now + every > self._due.horizon_ms:
                 self._look_ahead(now)
-            lapsed = self._due.take(now, self._settings.personalize.chunk_persons)
-            if lapsed:
-                self._move()
-                self._emit("due", lapsed)
+            if now >= self._due_ms + every:
+                lapsed = self._lapsed()
+                if lapsed:
+                    self._move()
+                    self._emit("due", lapsed)
+
+    def _lapsed(self, for_ms: int = 0) -> list[str]:
+        """People whose row has lapsed so long ago, of whom nobody else has to think from now on."""
+        self._due_ms = self._now_ms()
+        return self._due.take(self._due_ms - for_ms, self._settings.personalize.chunk_persons)
 
     def _look_ahead(self, now: int) -> None:
         self._due = Due(now + _DUE_AHEAD_MS)

@@ -6,6 +6,7 @@ values run ``BOOLEAN_ONLY``, and only those that failed a second time for their 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import time
@@ -59,11 +60,17 @@ def write_data_docs(context: Any, folder: Path) -> None:
 
 
 def validate(
-    frame: DataFrame, suite: Suite, name: str, parameters: Mapping[str, float] | None = None, context: Any = None
+    frame: DataFrame,
+    suite: Suite,
+    name: str,
+    parameters: Mapping[str, float] | None = None,
+    context: Any = None,
+    collected: bool = False,
 ) -> Validated:
     """Hold ``frame`` to a suite. ``parameters`` are the numbers that its limits may be computed from.
 
-    ``context``: one of :func:`open_context` that several suites share, for their Data Docs; each in it once.
+    ``context``: one of :func:`open_context` that several suites share, for their Data Docs; each in it once. ``collected``: what
+    the suite asks about is few rows, computed once and asked here, for a frame whose plan alone is dear at each question.
     Raises :class:`SuiteError` when great-expectations does not know an expectation or its arguments.
     """
     started = time.monotonic()
@@ -72,7 +79,10 @@ def validate(
     plans = [_plan(expected, name, parameters or {}, missing, view.columns) for expected in suite.expectations]
     asked = [plan for plan in plans if plan.implementation is not None]
     names = {column for plan in asked for column in plan.columns}
-    found = _run(view.select(*sorted(names)) if names else view, name, asked, context)
+    asked_about = view.select(*sorted(names)) if names else view
+    if collected:
+        asked_about = frame.sparkSession.createDataFrame(asked_about.toArrow(), asked_about.schema)
+    found = _run(asked_about, name, asked, context)
     rows = found.rows
     offences = []
     checks = []
@@ -97,11 +107,9 @@ def validate_sample(
 
     For a stream's micro-batches: the sample is computed once, whatever the suite asks, and not kept.
     """
-    sample = frame.limit(settings.gate.sample_rows).persist()
-    try:
-        return validate(sample, loaded or load_suite(settings.gate.expectations, suite), suite, parameters, context)
-    finally:
-        sample.unpersist()
+    sample = frame.limit(settings.gate.sample_rows)
+    asked = loaded or load_suite(settings.gate.expectations, suite)
+    return validate(sample, asked, suite, parameters, context, collected=True)
 
 
 # --- what is asked ------------------------------------------------------------------------------------------------------------
@@ -123,6 +131,11 @@ class _Plan:
 
 def _derived(frame: DataFrame, suite: Suite, label: str) -> tuple[list[Column], dict[str, str]]:
     """The suite's derived columns that the frame can give, and why it cannot give the others."""
+    with contextlib.suppress(AnalysisException):
+        every = [F.expr(sql).alias(name) for name, sql in suite.columns.items()]
+        # One question for all of them: each is a look through the frame's whole plan.
+        frame.select(*every)
+        return every, {}
     columns, missing = [], {}
     for name, sql in suite.columns.items():
         try:
