@@ -122,7 +122,7 @@ class PersonalizeSettings(_Room):
         50_000, ge=64, description="people of one commit of a whole refresh, after which live batches go first"
     )
     due_interval_ms: int = Field(
-        15_000, ge=0, description="how long a lapsed row may wait, before it is emitted again, for a batch that takes it along"
+        15_000, ge=0, description="how long a lapsed row may wait, before it is emitted again, for a batch to go with"
     )
     tidy_files: int = Field(256, ge=2, description="files of the table at which it is tidied")
     tidy_rows_per_person: float = Field(

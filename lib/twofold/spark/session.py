@@ -42,6 +42,8 @@ PLACE = {
     "spark.driver.extraJavaOptions": f"{COMPILED} {ARCHIVED_CLASSES}",
     # One machine: the default of 50 tasks a snapshot made each Delta commit ten seconds.
     "spark.databricks.delta.snapshotPartitions": "1",
+    # Delta's VACUUM lists folders in so many tasks, each some milliseconds of a core: of the default 10,000 a minute.
+    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",
     "spark.sql.streaming.checkpoint.fileChecksum.enabled": "false",
     # Each execution writes its plan out as text for a web page that is off: with admission's columns that is a second a batch.
     "spark.sql.ui.explainMode": "simple",
