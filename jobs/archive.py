@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 from twofold.spark.job import arguments, run_streams, stream_of
 
@@ -17,8 +18,10 @@ def _with(parser: argparse.ArgumentParser) -> None:
 
 if __name__ == "__main__":
     from twofold.spark.archive import is_ready, start_archive
+    from twofold.spark.pace import Pace
     from twofold.spark.personalize import start_personalize
 
-    options = arguments("archive", _with)
-    guests = [start_personalize] if options.guests else []
-    sys.exit(run_streams("archive", [stream_of(start_archive, is_ready), *guests], options))
+    options, pace = arguments("archive", _with), Pace()
+    archive = stream_of(partial(start_archive, on_commit=pace.committed), is_ready)
+    guests = [partial(start_personalize, pace=pace)] if options.guests else []
+    sys.exit(run_streams("archive", [archive, *guests], options))

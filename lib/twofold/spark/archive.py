@@ -72,8 +72,8 @@ def planned_offsets(checkpoint: Place, batch_id: int, topic: str, topic_id: str)
     return Offsets({PartitionKey(topic_id, int(p)): end for p, end in planned[topic].items()})
 
 
-def start_archive(spark: Any, settings: Settings, on_batch: Callable[[int], None] = lambda _batch: None) -> Any:
-    """Start the stream; returns the running query. ``on_batch`` is called after each commit."""
+def start_archive(spark: Any, settings: Settings, on_commit: Callable[[Offsets], None] = lambda _end: None) -> Any:
+    """Start the stream; returns the running query. ``on_commit`` gets each commit's end, and the next batch begins after it."""
     log = ensure_home(settings)
     table, checkpoint = settings.table("archive"), settings.checkpoint("archive")
     topic = settings.kafka.events_topic
@@ -105,7 +105,7 @@ def start_archive(spark: Any, settings: Settings, on_batch: Callable[[int], None
                 .option("userMetadata", json.dumps(metadata))
                 .save(table)
             )
-        on_batch(batch_id)
+        on_commit(end)
 
     door = ArchiveDoor(spark, settings, writer.confirm)
     door.open()

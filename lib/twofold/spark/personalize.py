@@ -32,6 +32,7 @@ from twofold.spark.cut import archive_at, slice_of
 from twofold.spark.due import Due
 from twofold.spark.hot_slice import Between, HotSlice
 from twofold.spark.job import Running, has_polled
+from twofold.spark.pace import Pace
 from twofold.spark.personalization import SHARED, append_rows, create_personalization, personalization_rows, shared_row
 from twofold.spark.sample_gate import SampleGate
 from twofold.spark.set_merge import merge_people
@@ -95,7 +96,9 @@ class Personalizer:
         now_ms: Callable[[], int] = _wall_ms,
         log_end: Callable[[Settings], Offsets | None] | None = None,
         segments: Segments = NO_SEGMENTS,
+        pace: Pace | None = None,
     ) -> None:
+        self._pace = pace or Pace()
         self._spark, self._settings, self._writer, self._catalogue = spark, settings, writer, catalogue
         self._now_ms, self._log_end = now_ms, log_end or broker_log_end
         self._segments = segments
@@ -183,6 +186,7 @@ class Personalizer:
                 along = self._lapsed(self._settings.personalize.due_interval_ms) if touched else []
                 self._emit("live", list(dict.fromkeys([*touched, *along])), told=end)
                 self._tell()
+            self._pace.taken(end)
         except TwofoldError as error:
             self.died_of = error
             raise
@@ -347,10 +351,13 @@ class Personalizer:
         self._due.put(zip(soon["person"].to_pylist(), soon["valid_until"].to_pylist(), strict=True))
 
 
-def start_personalize(spark: Any, settings: Settings, catalogue: Catalogue = CATALOGUE) -> Running:
-    """Open the table's writer and start its stream over the archive. Raises :class:`SecondWriter`, :class:`SegmentError`."""
+def start_personalize(spark: Any, settings: Settings, catalogue: Catalogue = CATALOGUE, pace: Pace | None = None) -> Running:
+    """Open the table's writer and start its stream over the archive. Raises :class:`SecondWriter`, :class:`SegmentError`.
+
+    ``pace``: who writes the archive in this very application waits for it.
+    """
     segments = load_segments(settings, catalogue)
-    writer = Personalizer(spark, settings, process_writer(settings, "personalize"), catalogue, segments=segments)
+    writer = Personalizer(spark, settings, process_writer(settings, "personalize"), catalogue, segments=segments, pace=pace)
     source = (
         spark.readStream.format("delta")
         .option("startingVersion", writer.version)

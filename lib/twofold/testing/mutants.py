@@ -16,12 +16,10 @@ import numpy as np
 
 from twofold import merge as merge_room
 from twofold import pinned
+from twofold.catalogue import CATALOGUE
 from twofold.columns import I8, id_hash
 from twofold.contiguity import Contiguity
 from twofold.events import Entry, make_entry
-from twofold.families.cart import Cart
-from twofold.families.cart import State as CartState
-from twofold.families.sessions import Runs
 from twofold.features import Catalogue
 from twofold.rankings import Top, Weight
 from twofold.retractions import leave_out
@@ -372,11 +370,17 @@ def segments_of_a_later_instant() -> Iterator[Parts]:
         yield Parts()
 
 
+def _kind_of(feature: str) -> Any:
+    """The class of state that a feature rests on, wherever it is defined."""
+    return type(CATALOGUE.primaries_of(feature)[0].state)
+
+
 @contextmanager
 def visits_longer_by_a_moment() -> Iterator[Parts]:
     """``>`` for ``>=`` where a visit ends."""
-    of = Runs._of
-    with patch.object(Runs, "_of", lambda self, times: of(replace(self, gap_ms=self.gap_ms + 1), times)):
+    runs = _kind_of("sessions_7d")
+    of = runs._of
+    with patch.object(runs, "_of", lambda self, times: of(replace(self, gap_ms=self.gap_ms + 1), times)):
         yield Parts()
 
 
@@ -384,10 +388,10 @@ def visits_longer_by_a_moment() -> Iterator[Parts]:
 def order_empties_its_own_layer() -> Iterator[Parts]:
     """An order takes out of the cart what its own layer put in, and leaves what the other one did."""
 
-    def plus(self: Cart, a: CartState, b: CartState) -> CartState:  # noqa: ARG001
+    def plus(_self: Any, a: Any, b: Any) -> Any:
         return max((last for last in (a[0], b[0]) if last is not None), default=None), tuple(sorted((*a[1], *b[1])))
 
-    with patch.object(Cart, "plus", plus):
+    with patch.object(_kind_of("cart_items"), "plus", plus):
         yield Parts()
 
 
