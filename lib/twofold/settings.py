@@ -105,7 +105,7 @@ class GateSettings(_Room):
     )
     expectations: str = Field("conf/expectations", description="folder of the suites: one YAML file a subject")
     keep_reports: int = Field(400, ge=1, description="reports that stay in the manifest's folder: more than a year of nights")
-    sample_rows: int = Field(10_000, ge=1, description="rows of a micro-batch of `personalization` that are validated at most")
+    sample_rows: int = Field(1_000, ge=1, description="rows of a micro-batch of `personalization` that are validated at most")
     sample_interval_ms: int = Field(
         60_000, ge=0, description="of the micro-batches of `personalization` one in so long is validated"
     )

@@ -26,6 +26,10 @@ from twofold.settings import Settings, load_settings
 from twofold.stores.places import open_table, table_exists
 
 
+#: How long the producer gathers events before it sends them; nothing to seconds.
+_LINGER_MS = 50
+
+
 class Watch:
     """Watched events between their acknowledgement and their row."""
 
@@ -49,8 +53,8 @@ class Watch:
                 deadline = deadline or time.perf_counter() + until_s
                 if time.perf_counter() > deadline:
                     return
-            # Looking costs the cores that are measured: half a second is fine enough for seconds.
-            time.sleep(0.5)
+            # Looking costs the cores that are measured.
+            time.sleep(1)
             if table_exists(self._location):
                 self._look()
 
@@ -97,7 +101,8 @@ def cpu_s(settings: Settings) -> dict[str, float]:
 def measure(settings: Settings, rate: int, seconds: int, every: int, warmup_s: int) -> dict[str, Any]:
     """Send ``rate`` events a second; watch every ``every``-th, and count those after the warm-up, for ``seconds``."""
     r = random.Random(rate)
-    producer = make_producer(settings, linger_ms=2)
+    # A request for each event would cost the parts that are measured more than their work does.
+    producer = make_producer(settings, linger_ms=_LINGER_MS)
     watch = Watch(settings.table("personalization"))
     watcher = threading.Thread(target=watch.run, args=(120.0,))
     watcher.start()

@@ -219,20 +219,12 @@ class Personalizer:
         put_rows(self._shared, shared_row(row, freshness, o, self._batch, self._era, serving.consent_max_lag_ms))
         self._slice.find(whom)
         rows = read_anew(self._rows(_within(self._state(), whom)) if isinstance(whom, Between) else self._rows_among(whom))
-        looked_at = self._gate.is_due(row, t)
-        if looked_at:
-            # Looked at and then written: computed once.
-            rows.persist()
-        try:
-            if looked_at:
-                self._gate.look(rows, row, o, self._archived, t)
-            self._refreshed = self._refreshed if refreshed is None else refreshed
-            commit = Commit(self._batch, self._refreshed, self._told, self._segments.version)
-            self._writer.confirm()
-            append_rows(rows, self._table, {**commit.to_json(), "kind": kind, "t": t})
-        finally:
-            if looked_at:
-                rows.unpersist()
+        if self._gate.is_due(row, t):
+            self._gate.look(rows, row, o, self._archived, t)
+        self._refreshed = self._refreshed if refreshed is None else refreshed
+        commit = Commit(self._batch, self._refreshed, self._told, self._segments.version)
+        self._writer.confirm()
+        append_rows(rows, self._table, {**commit.to_json(), "kind": kind, "t": t})
         written = rows_of_batch(self._table, self._batch, ["person", "valid_until"])
         self._due.put(zip(written["person"].to_pylist(), written["valid_until"].to_pylist(), strict=True))
         return len(written)
