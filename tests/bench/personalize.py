@@ -25,7 +25,6 @@ from twofold.local.parts import status_parts
 from twofold.settings import Settings, load_settings
 from twofold.stores.places import open_table, table_exists
 
-
 #: How long the producer gathers events before it sends them; nothing to seconds.
 _LINGER_MS = 50
 
