@@ -67,7 +67,7 @@ class Feed:
         self._file.write_bytes(b"".join(line + b"\n" for line in lines))
         self._command = [sys.executable, "-m", "tests.chaos.feed", "--home", str(home), "--config", str(config)]
         self._command += ["--file", str(self._file), "--progress", str(self.progress), "--rate", str(rate)]
-        self._count = len(lines)
+        self._count, self._began = len(lines), 0.0
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -85,8 +85,10 @@ class Feed:
         """Start the process where it does not run and something is left; whether it was started."""
         if self.done or (self._process is not None and self._process.poll() is None):
             return False
+        self._began = self._began or time.time()
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT)
+            command = [*self._command, "--began", str(self._began)]
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT)
         return True
 
     def kill(self) -> bool:
@@ -112,14 +114,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("home", "config", "file", "progress", "rate"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--began", type=float, default=0.0, help="when line 1 was due: whoever is behind does not pause")
     options: Any = parser.parse_args()
     settings = load_settings(options.config, home=options.home)
     lines = Path(options.file).read_bytes().split(b"\n")[:-1]
-    progress, chunk_s = Path(options.progress), _CHUNK / float(options.rate)
+    progress, rate = Path(options.progress), float(options.rate)
     acknowledged = json.loads(progress.read_text(encoding="utf-8"))["acknowledged"] if progress.exists() else 0
+    began = options.began or time.time() - acknowledged / rate
     producer: KafkaProducer | None = None
     while acknowledged < len(lines):
-        began, chunk = time.monotonic(), lines[acknowledged : acknowledged + _CHUNK]
+        chunk = lines[acknowledged : acknowledged + _CHUNK]
         try:
             producer = producer or make_producer(settings)
             _send_chunk(settings, producer, chunk)
@@ -134,7 +138,7 @@ def main() -> None:
             continue
         acknowledged += len(chunk)
         write_json(progress, {"acknowledged": acknowledged})
-        time.sleep(max(0.0, chunk_s - (time.monotonic() - began)))
+        time.sleep(max(0.0, began + acknowledged / rate - time.time()))
     if producer is not None:
         producer.close(timeout=1)
 

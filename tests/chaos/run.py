@@ -43,9 +43,9 @@ from twofold.stores.archive_log import archive_end
 from twofold.stores.personalization import newest_commit
 
 _RATE = 50.0
-_SECONDS = 120.0
+_SECONDS = 110.0
 #: How long `up` may take before faults are spread further apart, and how much further at most.
-_START_S, _SLOWEST = 45.0, 4.0
+_START_S, _SLOWEST = 60.0, 4.0
 _TOLD_EVERY_S = 15
 _CATCH_UP_S = 300
 
@@ -134,14 +134,14 @@ class Run:
     # --- the storm ------------------------------------------------------------------------------------------------------------
     def _storm(self, system: ChaosSystem, lane: UpkeepLane, readers: Readers) -> Counter[str]:
         """Faults and upkeep side by side; returns when both are through."""
-        plan, zero = self._plan, time.monotonic()
-        over = threading.Event()
+        plan = self._plan
+        self._pace = min(_SLOWEST, max(1.0, (time.monotonic() - self._began) / _START_S))
+        # A night over nothing is refused, which is no fault.
+        entered = system.settings.table("archive")
+        wait_for(lambda: any(archive_end(entered).values()), _CATCH_UP_S * self._pace, "the first entries in the archive")
+        zero, over = time.monotonic(), threading.Event()
 
         def upkeep() -> None:
-            # A night over nothing is refused, which is no fault.
-            while not any(archive_end(system.settings.table("archive")).values()):
-                if over.wait(0.5):
-                    return
             for piece in plan.upkeep:
                 try:
                     lane.carry_out(piece)
@@ -161,7 +161,6 @@ class Run:
         for other in others:
             other.start()
         waiting = threading.Event()
-        self._pace = min(_SLOWEST, max(1.0, (zero - self._began) / _START_S))
         if self._pace > 1.1:
             self.tell("pace", f"a slow machine: a second between two faults takes {self._pace:.1f} s")
         done = inflict(plan.faults, SystemFaults(system), lambda: time.monotonic() - zero, waiting.wait, told, self._pace)
