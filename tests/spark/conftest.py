@@ -24,5 +24,5 @@ def spark(tmp_path_factory):
 def homes(spark, tmp_path, monkeypatch):
     """Makes homes of :mod:`tests.spark.personalize_home`."""
     # The slice then gathers its files at every second batch.
-    monkeypatch.setattr("twofold.stores.entry_files._FANOUT", 2)
+    monkeypatch.setattr("twofold.stores.sorted_files._FANOUT", 2)
     return lambda **options: Home(spark, tmp_path, **options)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twofold.columns import id_hash
-from twofold.stores import entry_files
+from twofold.stores import sorted_files
 from twofold.stores.entry_files import PERSON_HASH, EntryFiles
 from twofold.timeline import Offsets, PartitionKey
 
@@ -69,8 +69,8 @@ def place(tmp_path_factory: pytest.TempPathFactory):
 @given(batches=st.lists(ROWS, max_size=9), fanout=st.integers(2, 4), most=st.sampled_from([5, 40, 10**6]), data=st.data())
 def test_what_is_found_is_what_a_plain_filter_finds(place, batches, fanout, most, data) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(entry_files, "_FANOUT", fanout)
-        patch.setattr(entry_files, "_MOST_ROWS", most)
+        patch.setattr(sorted_files, "_FANOUT", fanout)
+        patch.setattr(sorted_files, "_MOST_ROWS", most)
         files, rows = EntryFiles(place, SCHEMA), list[Row]()
         for batch in batches:
             files.add(table(batch))

@@ -23,8 +23,9 @@ from twofold.spark.cut import below, judged
 from twofold.spark.standing import put_rows, standing
 from twofold.spark.state_rows import ENTRY, ok_entries
 from twofold.spark.tables import ARCHIVE_COLUMNS
-from twofold.stores.entry_files import PERSON_HASH, EntryFiles
+from twofold.stores.entry_files import EntryFiles
 from twofold.stores.files import folder
+from twofold.stores.sorted_files import PERSON_HASH
 from twofold.timeline import EMPTY_OFFSETS, Offsets, PartitionKey
 from twofold.views import ManifestRow
 

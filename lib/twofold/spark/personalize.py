@@ -37,6 +37,7 @@ from twofold.spark.personalization import SHARED, append_rows, create_personaliz
 from twofold.spark.sample_gate import SampleGate
 from twofold.spark.set_merge import merge_people
 from twofold.spark.standing import put_rows, read_anew, standing
+from twofold.spark.state_lookup import StateLookup
 from twofold.spark.state_rows import empty_state
 from twofold.spark.tables import create_archive
 from twofold.spark.tidy import Tidy
@@ -111,6 +112,7 @@ class Personalizer:
         self.checkpoint = root / "stream"
         folder(root).remove("stream")
         self._slice = HotSlice(spark, root, settings.home_path / "hot-slice")
+        self._lookup = StateLookup(spark, root, settings.home_path / "state-rows")
         self._shared, self._chosen = root / "shared", root / "chosen"
         self._prepared: tuple[int, DataFrame] | None = None
         self._due = Due()
@@ -134,6 +136,7 @@ class Personalizer:
         self._era = self._batch + 1
         self._created = False
         self._row = self._published()
+        self._look_up()
         #: The archive's version at which the stream begins: what lies below is in the slice.
         self.version = self._slice_anew()
         if self._refreshed != self._row.seq:
@@ -161,10 +164,17 @@ class Personalizer:
         if row.seq == self._row.seq:
             return
         self._row = row
+        self._look_up()
         if any(low > row.cut.next(key) for key, low in self._slice.low.items()):
             self._slice_anew()
         else:
             self._slice.forget(row.cut)
+
+    def _look_up(self) -> None:
+        """Have the snapshot's rows of `state` at hand."""
+        row = self._row
+        if row.seq and row.version == self._catalogue.version:
+            self._lookup.start(self._settings.table("state"), row.tables["state"])
 
     def _end_of(self, batch_id: int) -> Offsets:
         """The archive's committed end that a micro-batch has reached."""
@@ -245,9 +255,12 @@ class Personalizer:
     def _rows_among(self, persons: Sequence[str]) -> DataFrame:
         """The same query for any persons, built once a snapshot."""
         put_rows(self._chosen, pa.table({"person": pa.array(persons, pa.string())}))
+        if self._row.seq:
+            self._lookup.find(persons)
         if self._prepared is None or self._prepared[0] != self._row.seq:
             chosen = standing(self._spark, self._chosen, "person string")
-            self._prepared = self._row.seq, self._rows(_among(self._state(), chosen), chosen)
+            state = self._lookup.rows() if self._row.seq else self._state()
+            self._prepared = self._row.seq, self._rows(_among(state, chosen), chosen)
         return self._prepared[1]
 
     def _rows(self, state: DataFrame, chosen: DataFrame | None = None) -> DataFrame:

@@ -16,8 +16,11 @@ from twofold.settings import Place
 from twofold.stores.files import folder
 
 
-def standing(spark: Any, place: Place, schema: str) -> DataFrame:
-    """The rows of every Parquet file in a folder and the folders in it, as they are at each :func:`read_anew`."""
+def standing(spark: Any, place: Place, schema: Any) -> DataFrame:
+    """The rows of every Parquet file in a folder and the folders in it, as they are at each :func:`read_anew`.
+
+    ``schema``: as Spark takes one, a text or a type.
+    """
     return spark.read.schema(schema).option("recursiveFileLookup", "true").parquet(place)
 
 
