@@ -98,15 +98,16 @@ def exact(record: Record) -> Iterator[tuple[str, Any]]:
     return ((name, value) for name, value in record.values.items() if record.fields[name] == "exact")
 
 
-def with_retractions(events: list[dict[str, Any]], seed: int) -> list[dict[str, Any]]:
-    """The events, and a retraction of each twentieth one somewhere among them, before or after it; some of them twice."""
-    rng, placed = Random(seed), list(events)
-    for event in events[::20]:
+def with_retractions(events: list[dict[str, Any] | bytes], seed: int) -> list[bytes]:
+    """The lines of events, and a retraction of each twentieth one somewhere among them, before or after it; some of them twice."""
+    rng, placed = Random(seed), [encode_event(event) for event in events]
+    # What is no event but bytes cannot be named.
+    for event in [event for event in events if isinstance(event, dict)][::20]:
         of = {name: event[name] for name in ("user_id", "anonymous_id", "occurred_at") if name in event}
         back = {**of, "event_id": f"back-{event['event_id']}", "type": "retraction"}
         back["properties"] = {"target_event_id": event["event_id"]}
         for _ in range(rng.choice((1, 1, 2))):
-            placed.insert(rng.randrange(len(placed)), back)
+            placed.insert(rng.randrange(len(placed)), encode_event(back))
     return placed
 
 
@@ -122,8 +123,7 @@ def fresh(tmp_path: Path) -> Iterator[System]:
 
 
 def test_the_shop_and_a_hostile_corpus(fresh: System) -> None:
-    events = list(CONVERTERS["shop"](None, seed=11, persons=500, events=12_000, shuffle=200))
-    lines = [encode_event(event) for event in with_retractions(events, 11)]
+    lines = with_retractions(list(CONVERTERS["shop"](None, seed=11, persons=500, events=12_000, shuffle=200)), 11)
     hostile = [value for _name, value in corpus() if value and b"\n" not in value and len(value) < 1_900_000]
     middle = len(lines) // 3
     _two_nights(fresh, lines[:middle] + hostile + lines[middle:], None, 100, "--incremental", taken_back=True)

@@ -17,8 +17,9 @@ from tests.unit.histories import EMPTY
 from tests.unit.layered_home import KEYS, START, LayeredHome, drawn_log
 from tests.unit.manifests import TOPIC, nights, publish
 from twofold import pinned_reader
-from twofold.catalogue import CATALOGUE, CONSENT_FEATURES, VERSION
+from twofold.catalogue import CATALOGUE, CONSENT_FEATURES, CONSENT_PRIMARIES, VERSION
 from twofold.cli import main
+from twofold.columns import facts_of
 from twofold.errors import DefinitionError, PinError, StoreError, UsageError
 from twofold.events import ADMISSION_VERSION, Entry, FactBody, make_entry
 from twofold.pinned import PinnedRecord, reaches
@@ -143,14 +144,24 @@ def take_back(home: Home, entries: list[Entry]) -> None:
 
 
 def test_whatever_is_taken_back_after_the_pin_is_pinned_as_it_was(tmp_path: Path) -> None:
-    home = drawn(tmp_path, 5)
+    home = drawn(tmp_path, 6)
     n = len(home.log)
     home.archive(n)
     home.night(n // 2)
     # Below O, one that is folded: its fields wait under the pin, and go on to.
     with home.reader() as reader:
         horizon_ms = reader.snapshot.horizon_ms
-    folded = next(e for e in home.log[: n // 3] if e.verdict == "ok" and e.person == PERSONS[0] and e.at_ms < horizon_ms)
+    lifetime = [primary for primary in CATALOGUE.lifetime if primary.name not in CONSENT_PRIMARIES]
+    taken_back = {e.target for e in home.log}
+    folded = next(
+        e
+        for e in home.log[: n // 3]
+        if e.verdict == "ok"
+        and e.person == PERSONS[0]
+        and e.at_ms < horizon_ms
+        and e.event_id not in taken_back
+        and any(p.select.holds(fact) for p in lifetime for fact in facts_of(e))
+    )
     take_back(home, [folded])
     home.follow(n + 1)
     pin = home.pin("spring")

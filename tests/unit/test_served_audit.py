@@ -156,7 +156,7 @@ def test_what_the_merge_serves_is_never_a_bug(tmp_path: Path, seed: int) -> None
 def test_a_fault_of_the_merge_is_a_bug_and_no_lag(tmp_path: Path, mutant: str) -> None:
     """Each fault shows in some of a few histories, and without it the same reads are right."""
     found = 0
-    for seed in range(12):
+    for seed in range(60):
         home = drawn(tmp_path / str(seed), seed)
         n = len(home.log)
         home.archive(n)
