@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from twofold.columns import KIND_CODE, NULL_CODE, Fact, FactColumns
 from twofold.events import FactBody
 from twofold.families.family import Example, Family, OwnKind, PastFact, Told
@@ -21,6 +23,10 @@ SLOTS = {"email_sent": "sent", "email_opened": "opened", "email_clicked": "click
 _NAMES = tuple(SLOTS.values())
 _SLOT_OF = {kind: place for place, kind in enumerate(SLOTS)}
 _SLOT_OF_CODE = {KIND_CODE[kind]: place for kind, place in _SLOT_OF.items()}
+#: Up to so many facts a loop costs less than NumPy's calls.
+_FEW_FACTS = 64
+#: Later than every event.
+_NEVER = 2**63 - 1
 #: When a message was first sent, opened, clicked.
 Times = tuple[int | None, int | None, int | None]
 
@@ -74,12 +80,17 @@ class Messages(OwnKind):
         return self.fold_parts(columns, (rows,))
 
     def fold_parts(self, columns: FactColumns, parts: Sequence[Rows]) -> dict[str, Times]:
+        taken = [
+            (place, columns.key[rows], columns.at_ms[rows])
+            for part in parts
+            for code, rows in rows_by_kind(columns, part)
+            if (place := _SLOT_OF_CODE.get(code)) is not None
+        ]
+        if sum(len(keys) for _place, keys, _at in taken) > _FEW_FACTS:
+            return self._of_many(columns, taken)
         known: dict[int, list[int | None]] = {}
-        for code, rows in (found for part in parts for found in rows_by_kind(columns, part)):
-            place = _SLOT_OF_CODE.get(code)
-            if place is None:
-                continue
-            for name, at_ms in zip(columns.key[rows].tolist(), columns.at_ms[rows].tolist(), strict=True):
+        for place, keys, at in taken:
+            for name, at_ms in zip(keys.tolist(), at.tolist(), strict=True):
                 times = known.get(name)
                 if times is None:
                     times = known[name] = [None, None, None]
@@ -88,6 +99,16 @@ class Messages(OwnKind):
                     times[place] = at_ms
         known.pop(NULL_CODE, None)
         return {name: (t[0], t[1], t[2]) for name, t in zip(columns.names.many(list(known)), known.values(), strict=True)}
+
+    @staticmethod
+    def _of_many(columns: FactColumns, taken: Sequence[tuple[int, Any, Any]]) -> dict[str, Times]:
+        first = np.full((len(SLOTS), len(columns.names)), _NEVER, np.int64)
+        for place, keys, at in taken:
+            named = keys != NULL_CODE
+            np.minimum.at(first[place], keys[named], at[named])
+        seen = np.flatnonzero(first.min(axis=0) != _NEVER)
+        sent, opened, clicked = ([None if at == _NEVER else at for at in times[seen].tolist()] for times in first)
+        return dict(zip(columns.names.many(seen), zip(sent, opened, clicked, strict=True), strict=True))
 
     def encode(self, state: dict[str, Times]) -> Any:
         return {name: {slot: at for slot, at in zip(_NAMES, times, strict=True) if at is not None} for name, times in state.items()}
