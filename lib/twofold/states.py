@@ -28,7 +28,21 @@ NULLS = {"amount_minor": NULL_AMOUNT, "quantity": NULL_QUANTITY}
 #: Below this many rows a sum of 64-bit amounts (at most 10^15 each) cannot overflow.
 _SAFE_SUM_ROWS = 9_000
 #: Up to this many rows a Python loop costs less than a handful of numpy calls.
-_FEW_ROWS = 64
+FEW_ROWS = 64
+
+
+def sooner(a: int | None, b: int | None) -> int | None:
+    """The smaller one; ``None`` is none at all."""
+    if a is None or b is None:
+        return b if a is None else a
+    return min(a, b)
+
+
+def later(a: int | None, b: int | None) -> int | None:
+    """The larger one; ``None`` is none at all."""
+    if a is None or b is None:
+        return b if a is None else a
+    return max(a, b)
 
 
 @dataclass(frozen=True)
@@ -145,7 +159,7 @@ class Sum(Kind):
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> int:
         values, null = getattr(columns, self.column)[rows], NULLS[self.column]
-        if len(values) <= _FEW_ROWS:
+        if len(values) <= FEW_ROWS:
             return sum(value for value in values.tolist() if value != null)
         return _exact_sum(values[values != null].astype(np.int64))
 
@@ -191,7 +205,7 @@ class MoneySum(Kind):
     def fold_rows(self, columns: FactColumns, rows: Rows) -> dict[str, int]:
         amounts, currencies = columns.amount_minor[rows], columns.currency[rows]
         out: dict[str, int] = {}
-        if len(amounts) <= _FEW_ROWS:
+        if len(amounts) <= FEW_ROWS:
             sums: dict[int, int] = {}
             for amount, code in zip(amounts.tolist(), currencies.tolist(), strict=True):
                 if amount != NULL_AMOUNT and code != NULL_CODE:
@@ -293,9 +307,7 @@ class Extreme(Kind):
         return value
 
     def plus(self, a: int | None, b: int | None) -> int | None:
-        if a is None or b is None:
-            return b if a is None else a
-        return max(a, b) if self.largest else min(a, b)
+        return later(a, b) if self.largest else sooner(a, b)
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> int | None:
         values = getattr(columns, self.column)[rows]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from twofold.columns import Fact, FactColumns
-from twofold.families.family import OwnKind
-from twofold.states import Rows
+from twofold.families.family import Integers
+from twofold.states import FEW_ROWS, Rows
 from twofold.timeline import DAY_MS
 
 if TYPE_CHECKING:
@@ -18,13 +18,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Days(OwnKind):
+class Days(Integers):
     """The UTC days, counted from 1970-01-01, on which there is a fact, ascending."""
 
     id: ClassVar[str] = "days"
-
-    def zero(self) -> tuple[int, ...]:
-        return ()
 
     def lift(self, fact: Fact) -> tuple[int, ...]:
         return (fact.at_ms // DAY_MS,)
@@ -40,20 +37,12 @@ class Days(OwnKind):
 
     def fold_parts(self, columns: FactColumns, parts: Sequence[Rows]) -> tuple[int, ...]:
         chosen = [columns.at_ms[rows] for rows in parts]
-        if sum(map(len, chosen)) > 64:
+        if sum(map(len, chosen)) > FEW_ROWS:
             return tuple(np.unique(np.concatenate(chosen) // DAY_MS).tolist())
         days: set[int] = set()
         for at in chosen:
             days.update([at_ms // DAY_MS for at_ms in at.tolist()])
         return tuple(sorted(days))
-
-    def encode(self, state: tuple[int, ...]) -> Any:
-        return list(state)
-
-    def decode(self, data: Any) -> tuple[int, ...]:
-        if not isinstance(data, list):
-            raise self.refuse(data)
-        return tuple(data)
 
     def contributing(self, facts: Sequence[Fact], older: Any) -> list[int]:
         """The last event of each day."""

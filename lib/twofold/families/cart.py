@@ -10,7 +10,7 @@ from twofold.columns import KIND_CODE, NULL_CODE, NULL_QUANTITY, Fact, FactColum
 from twofold.events import FactBody
 from twofold.families.family import Example, Family, OwnKind, PastFact, Told
 from twofold.features import Feature, Presentation, Primary, Select
-from twofold.states import Rows, rows_by_kind
+from twofold.states import Rows, later, rows_by_kind
 from twofold.timeline import DAY_MS, HOUR_MS, Window
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ class Cart(OwnKind):
         return self.fold((fact,))
 
     def plus(self, a: State, b: State) -> State:
-        last = b[0] if a[0] is None else a[0] if b[0] is None else max(a[0], b[0])
-        return self._since(last, [*a[1], *b[1]])
+        return self._since(later(a[0], b[0]), [*a[1], *b[1]])
 
     @staticmethod
     def _since(last: int | None, changes: list[Change]) -> State:

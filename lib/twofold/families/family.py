@@ -51,6 +51,21 @@ class OwnKind(Kind):
         """The sum of two states that are not null, just as :meth:`native_fold` would write it."""
 
 
+class Integers(OwnKind):
+    """A kind whose state is some integers, ascending."""
+
+    def zero(self) -> tuple[int, ...]:
+        return ()
+
+    def encode(self, state: tuple[int, ...]) -> Any:
+        return list(state)
+
+    def decode(self, data: Any) -> tuple[int, ...]:
+        if not isinstance(data, list):
+            raise self.refuse(data)
+        return tuple(data)
+
+
 @dataclass(frozen=True)
 class Example:
     """A worked example: facts with their RFC 3339 times, in arrival order, and the value at ``at``; ``why``, in words."""

@@ -12,7 +12,7 @@ from twofold.columns import KIND_CODE, NULL_CODE, Fact, FactColumns
 from twofold.events import FactBody
 from twofold.families.family import Example, Family, OwnKind, PastFact, Told
 from twofold.features import Feature, Presentation, Primary, Select, divide_half_away
-from twofold.states import Rows, rows_by_kind
+from twofold.states import FEW_ROWS, Rows, rows_by_kind, sooner
 from twofold.timeline import DAY_MS, HOUR_MS, Window
 
 if TYPE_CHECKING:
@@ -23,18 +23,10 @@ SLOTS = {"email_sent": "sent", "email_opened": "opened", "email_clicked": "click
 _NAMES = tuple(SLOTS.values())
 _SLOT_OF = {kind: place for place, kind in enumerate(SLOTS)}
 _SLOT_OF_CODE = {KIND_CODE[kind]: place for kind, place in _SLOT_OF.items()}
-#: Up to so many facts a loop costs less than NumPy's calls.
-_FEW_FACTS = 64
 #: Later than every event.
 _NEVER = 2**63 - 1
 #: When a message was first sent, opened, clicked.
 Times = tuple[int | None, int | None, int | None]
-
-
-def _sooner(a: int | None, b: int | None) -> int | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return min(a, b)
 
 
 @dataclass(frozen=True)
@@ -61,7 +53,7 @@ class Messages(OwnKind):
         for name, times in b.items():
             known = out.get(name)
             if known is not None:
-                times = (_sooner(known[0], times[0]), _sooner(known[1], times[1]), _sooner(known[2], times[2]))
+                times = (sooner(known[0], times[0]), sooner(known[1], times[1]), sooner(known[2], times[2]))
             out[name] = times
         return out
 
@@ -72,7 +64,7 @@ class Messages(OwnKind):
             if place is not None and fact.key is not None:
                 only, known = self._only(place, fact.at_ms), out.get(fact.key)
                 if known is not None:
-                    only = (_sooner(known[0], only[0]), _sooner(known[1], only[1]), _sooner(known[2], only[2]))
+                    only = (sooner(known[0], only[0]), sooner(known[1], only[1]), sooner(known[2], only[2]))
                 out[fact.key] = only
         return out
 
@@ -86,7 +78,7 @@ class Messages(OwnKind):
             for code, rows in rows_by_kind(columns, part)
             if (place := _SLOT_OF_CODE.get(code)) is not None
         ]
-        if sum(len(keys) for _place, keys, _at in taken) > _FEW_FACTS:
+        if sum(len(keys) for _place, keys, _at in taken) > FEW_ROWS:
             return self._of_many(columns, taken)
         known: dict[int, list[int | None]] = {}
         for place, keys, at in taken:

@@ -14,7 +14,7 @@ import numpy as np
 
 from twofold.columns import Fact, FactColumns
 from twofold.events import FactBody
-from twofold.families.family import Example, Family, OwnKind, PastFact, Told
+from twofold.families.family import Example, Family, Integers, PastFact, Told
 from twofold.features import Feature, Presentation, Primary, Select, divide_half_away
 from twofold.states import Latest, Rows
 from twofold.timeline import DAY_MS, HOUR_MS, MINUTE_MS, Window
@@ -105,13 +105,10 @@ def native_local_hours(times: Column, zone: Column) -> Column:
 
 
 @dataclass(frozen=True)
-class Instants(OwnKind):
+class Instants(Integers):
     """Every fact's instant, ascending, as often as there are facts."""
 
     id: ClassVar[str] = "instants"
-
-    def zero(self) -> tuple[int, ...]:
-        return ()
 
     def lift(self, fact: Fact) -> tuple[int, ...]:
         return (fact.at_ms,)
@@ -124,14 +121,6 @@ class Instants(OwnKind):
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> tuple[int, ...]:
         return tuple(np.asarray(columns.at_ms[rows]).tolist())
-
-    def encode(self, state: tuple[int, ...]) -> Any:
-        return list(state)
-
-    def decode(self, data: Any) -> tuple[int, ...]:
-        if not isinstance(data, list):
-            raise self.refuse(data)
-        return tuple(data)
 
     def contributing(self, facts: Sequence[Fact], older: Any) -> list[int]:  # noqa: ARG002
         return list(range(len(facts)))

@@ -13,7 +13,7 @@ from twofold.columns import Fact, FactColumns
 from twofold.events import FactBody
 from twofold.families.family import Example, Family, OwnKind, PastFact, Told
 from twofold.features import Feature, Presentation, Primary, Select
-from twofold.states import Rows
+from twofold.states import FEW_ROWS, Rows
 from twofold.timeline import DAY_MS, MINUTE_MS, Window
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 GAP_MS = 30 * MINUTE_MS
 #: What a person does on the site or in the app.
 ACTIVITY = Select(("page", "view", "cart_add", "cart_remove", "order"))
-#: Up to this many times a Python loop costs less than a handful of numpy calls.
-_FEW_TIMES = 64
 #: First and last instant of a run.
 Span = tuple[int, int]
 
@@ -61,13 +59,13 @@ class Runs(OwnKind):
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> tuple[Span, ...]:
         at = columns.at_ms[rows]
-        if len(at) <= _FEW_TIMES:
+        if len(at) <= FEW_ROWS:
             return self._of(at.tolist())
         return self._of_many(at)
 
     def fold_parts(self, columns: FactColumns, parts: Sequence[Rows]) -> tuple[Span, ...]:
         chosen = [columns.at_ms[rows] for rows in parts]
-        if sum(map(len, chosen)) > _FEW_TIMES:
+        if sum(map(len, chosen)) > FEW_ROWS:
             return self._of_many(np.sort(np.concatenate(chosen)))
         times: list[int] = []
         for at in chosen:

@@ -10,7 +10,7 @@ from twofold.columns import KIND_CODE, NULL_CODE, Fact, FactColumns
 from twofold.events import FactBody
 from twofold.families.family import Example, Family, OwnKind, PastFact, Told
 from twofold.features import Feature, Presentation, Primary, Select
-from twofold.states import Rows, rows_by_kind
+from twofold.states import Rows, later, rows_by_kind
 from twofold.timeline import DAY_MS, Window
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ Seen = tuple[int | None, bool]
 
 
 def _both(a: Seen, b: Seen) -> Seen:
-    last = b[0] if a[0] is None else a[0] if b[0] is None else max(a[0], b[0])
-    return last, a[1] or b[1]
+    return later(a[0], b[0]), a[1] or b[1]
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from twofold.views import HotView, ManifestRow
 
 FRESH_MAX_LAG_MS = 10_000
 CONSENT_MAX_LAG_MS = 60_000
+LIMITS_MS = (FRESH_MAX_LAG_MS, CONSENT_MAX_LAG_MS)
 READS_PER_STEP = 3
 GRACE_MS = LATE_GRACE_DAYS * DAY_MS
 
@@ -282,8 +283,8 @@ class Simulation:
         where = f"{when}: {person} under {pin.name} of {pin.row.snapshot} at t={pin.t}"
         row, now_ms = self.world.rows[-1], self.world.now_ms
         now = self.read(row, person, now_ms, when)
-        catalogue, limits = CATALOGUES[row.version], (FRESH_MAX_LAG_MS, CONSENT_MAX_LAG_MS)
-        standing = make_standing(catalogue, row, now.merged, now.hot, now_ms, now_ms, *limits, now.offsets)
+        catalogue = CATALOGUES[row.version]
+        standing = make_standing(catalogue, row, now.merged, now.hot, now_ms, now_ms, *LIMITS_MS, now.offsets)
         record = self.pinning.read(pin, person, standing, between)
         self.tally.reads += 1
         self.tally.pinned[record.pinned.source] += 1
@@ -323,8 +324,7 @@ class Simulation:
             merged, hot, offsets = self._from_archive(row, person, t)
         else:
             offsets = row.cut.join(hot.high) if expected == "ok" else row.cut
-        limits = (FRESH_MAX_LAG_MS, CONSENT_MAX_LAG_MS)
-        record = make_record(catalogue, person, row, merged, hot, t, now_ms, *limits, offsets, SEGMENTS)
+        record = make_record(catalogue, person, row, merged, hot, t, now_ms, *LIMITS_MS, offsets, SEGMENTS)
         self.tally.reads += 1
         self.tally.states[record.freshness.state] += 1
         unfolded = record.freshness.state in ("gap", "definition", "archive")
