@@ -1,4 +1,4 @@
-"""How hard Hypothesis tries: `full` by default, `quick` for `make quick` (HYPOTHESIS_PROFILE)."""
+"""How hard Hypothesis tries: `full` by default, `quick` for `make quick`, `ci` where a commit is judged (HYPOTHESIS_PROFILE)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tests.side_by_side import REPORTS, SideBySide, Told
 _COMMON = {"deadline": None, "database": None, "print_blob": True, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("full", max_examples=100, **_COMMON)
 settings.register_profile("quick", max_examples=10, **_COMMON)
+# What is judged must not depend on luck: the same commit draws the same examples each time. The others look further.
+settings.register_profile("ci", max_examples=100, derandomize=True, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "full"))
 
 

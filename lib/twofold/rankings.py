@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from twofold.columns import NULL_CODE, Fact, FactColumns
 from twofold.errors import StateError
-from twofold.states import NULLS, Kind, Mark, Rows, decode_mark, encode_mark
+from twofold.states import NULLS, Kind, Mark, Rows, decode_mark, encode_mark, group_rows
 from twofold.timeline import DAY_MS, HOUR_MS
 
 #: Up to this many rows a Python loop groups faster than numpy.
@@ -142,20 +142,6 @@ def _plus_weights(a: dict[Any, Weight], b: dict[Any, Weight]) -> dict[Any, Weigh
     return out
 
 
-def _group_rows(
-    codes: npt.NDArray[Any], weights: npt.NDArray[np.int64] | None, at: npt.NDArray[np.int64]
-) -> tuple[list[int], list[int], list[int]]:
-    """Distinct codes with their exact weight sums and last times; ``at`` ascends."""
-    order = np.argsort(codes, kind="stable")
-    sorted_codes = codes[order]
-    starts = np.flatnonzero(np.concatenate(([True], sorted_codes[1:] != sorted_codes[:-1])))
-    if weights is None:
-        totals = np.diff(np.append(starts, len(codes)))
-    else:
-        totals = np.add.reduceat(weights[order], starts)
-    return sorted_codes[starts].tolist(), totals.tolist(), np.maximum.reduceat(at[order], starts).tolist()
-
-
 @dataclass(frozen=True)
 class Top(Kind):
     """``{name: (weight, last event time)}``, whole; cut only in ``present``. Weight: 1 a fact, or an integer column (null: 0)."""
@@ -201,7 +187,7 @@ class Top(Kind):
             weights = None if weights is None else weights[named]
         if not len(codes):
             return {}
-        distinct, sums, last = _group_rows(codes, weights, at)
+        distinct, sums, last = group_rows(codes, weights, at)
         return dict(zip(columns.names.many(distinct), zip(sums, last, strict=True), strict=True))
 
     def _few_rows(self, columns: FactColumns, rows: Rows, codes: list[int], at: list[int]) -> dict[str, Weight]:
@@ -263,12 +249,12 @@ class Histogram(Kind):
         at = columns.at_ms[rows]
         if len(at) <= _FEW_ROWS:
             return self._few_rows(BUCKETS[self.bucket](at).tolist(), at.tolist())
-        distinct, sums, last = _group_rows(BUCKETS[self.bucket](at), None, at)
+        distinct, sums, last = group_rows(BUCKETS[self.bucket](at), None, at)
         return dict(zip(distinct, zip(sums, last, strict=True), strict=True))
 
     def fold_parts(self, columns: FactColumns, parts: Sequence[Rows]) -> dict[int, Weight]:
-        at = np.sort(np.concatenate([columns.at_ms[rows] for rows in parts]))
-        distinct, sums, last = _group_rows(BUCKETS[self.bucket](at), None, at)
+        at = np.concatenate([columns.at_ms[rows] for rows in parts])
+        distinct, sums, last = group_rows(BUCKETS[self.bucket](at), None, at)
         return dict(zip(distinct, zip(sums, last, strict=True), strict=True))
 
     def _few_rows(self, buckets: list[int], at: list[int]) -> dict[int, Weight]:
@@ -412,7 +398,7 @@ class Decayed(Kind):
         first = int(index.min())
         span = int(index.max()) - first + 1
         # 2^41 a fact: a sum of up to four million facts fits 63 bits.
-        distinct, sums, _last = _group_rows(codes.astype(np.int64) * span + (index - first), weights, at)
+        distinct, sums, _last = group_rows(codes.astype(np.int64) * span + (index - first), weights, at)
         by_code: dict[int, dict[int, int]] = {}
         for packed, total in zip(distinct, sums, strict=True):
             code, place = divmod(packed, span)

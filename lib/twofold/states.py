@@ -29,6 +29,8 @@ NULLS = {"amount_minor": NULL_AMOUNT, "quantity": NULL_QUANTITY}
 _SAFE_SUM_ROWS = 9_000
 #: Up to this many rows a Python loop costs less than a handful of numpy calls.
 FEW_ROWS = 64
+#: With fewer rows than one to so many codes, a place for each code would cost more than to sort them.
+_SPARSE = 16
 
 
 def sooner(a: int | None, b: int | None) -> int | None:
@@ -102,6 +104,31 @@ def rows_by_kind(columns: FactColumns, rows: Rows) -> list[tuple[int, Rows]]:
         rows = np.arange(rows.start, rows.stop)
     codes = np.searchsorted(ends, rows, side="right")
     return [(code, rows[codes == code]) for code in np.unique(codes).tolist()]
+
+
+def group_rows(
+    codes: npt.NDArray[Any], weights: npt.NDArray[np.int64] | None, at: npt.NDArray[np.int64]
+) -> tuple[list[int], list[int], list[int]]:
+    """Distinct codes (>= 0), ascending, with their exact weight sums and last times."""
+    first = int(codes.min())
+    size, distinct = int(codes.max()) - first + 1, None
+    if size > _SPARSE * len(codes):
+        distinct, places = np.unique(codes, return_inverse=True)
+        size = len(distinct)
+    else:
+        places = codes - first
+    # A place for each code and one pass over the rows: sorting them by code costs ten times as much.
+    counts = np.bincount(places, minlength=size)
+    seen = np.flatnonzero(counts > 0)
+    if weights is None:
+        totals = counts
+    else:
+        totals = np.zeros(size, np.int64)
+        np.add.at(totals, places, weights)
+    last = np.full(size, np.iinfo(np.int64).min)
+    np.maximum.at(last, places, at)
+    named = seen + first if distinct is None else distinct[seen]
+    return named.tolist(), totals[seen].tolist(), last[seen].tolist()
 
 
 def _exact_sum(values: npt.NDArray[np.int64]) -> int:

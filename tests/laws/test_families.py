@@ -40,12 +40,12 @@ def widths_of(family: Family) -> list[int]:
     return [w for w in {*family.edges_ms, *(p.window.width_ms for p in primaries_of(family))} if w is not None]
 
 
-def of_family(r: Random, family: Family, most: int = 20) -> list[Entry]:
+def of_family(r: Random, family: Family, most: int = 20, least: int = 0, more_names: int = 0) -> list[Entry]:
     """Entries of facts that the family reads, often just so far from one another, or from ``NOW_MS``, as its rules turn."""
     kinds = [(kind, p.select) for p in primaries_of(family) for kind in p.select.kinds]
-    names = [None, "a", "b", "b", "c"][: r.choice((3, 4, 5))]
+    names = [None, "a", "b", "b", "c"][: r.choice((3, 4, 5))] + [f"n{number}" for number in range(more_names)]
     edges, log, times = widths_of(family), [], [NOW_MS]
-    size = r.randint(0, most)
+    size = r.randint(least, most)
     while len(log) < size:
         at = (
             event_time(r)
@@ -99,6 +99,26 @@ def test_values_and_the_next_change_are_those_of_the_recomputation(name: str) ->
         hold_next_change(part, family, person, t, seen, f"seed {seed}")
     assert all(seen[f.name] > 40 for f in family.features), seen
     assert seen["moves"] > 50, seen
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_values_of_a_person_of_many_facts_are_those_of_the_recomputation(name: str) -> None:
+    """Many facts are folded by other means than few; hot facts, as many as there are, come to them one by one."""
+    family, seen = FAMILIES[name], Counter()
+    for seed in range(12):
+        r = Random(f"many {name} {seed}")
+        log = of_family(r, family, 2_000, 500, r.choice((0, 30, 700)))
+        person = Person(log, len(log) - r.choice((0, 3, 200)), NOW_MS)
+        t = r.choice((NOW_MS, NOW_MS - DAY_MS, NOW_MS + r.randrange(5 * DAY_MS)))
+        merged = merge(CATALOGUE, person.row, person.snapshot, person.view(t), t)
+        assert merged.outcome == "ok"
+        got = {f.name: CATALOGUE.present(f, merged.states, t) for f in family.features}
+        assert got == naive(family, person, t), f"seed {seed} at {t}"
+        seen.update(f.name for f in family.features if got[f.name] != family.told[f.name].nothing)
+        for primary in primaries_of(family):
+            state = merged.states[primary.name]
+            assert primary.state.decode(json.loads(json.dumps(primary.state.encode(state)))) == state
+    assert all(seen[f.name] for f in family.features), seen
 
 
 def part_of(family: Family) -> Catalogue:

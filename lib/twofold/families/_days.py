@@ -37,11 +37,14 @@ class Days(Integers):
 
     def fold_parts(self, columns: FactColumns, parts: Sequence[Rows]) -> tuple[int, ...]:
         chosen = [columns.at_ms[rows] for rows in parts]
-        if sum(map(len, chosen)) > FEW_ROWS:
-            return tuple(np.unique(np.concatenate(chosen) // DAY_MS).tolist())
         days: set[int] = set()
         for at in chosen:
-            days.update([at_ms // DAY_MS for at_ms in at.tolist()])
+            if len(at) > FEW_ROWS:
+                # Times ascend, so a day stands where another than the one before does.
+                on = at // DAY_MS
+                days.update(on[np.concatenate(([True], on[1:] != on[:-1]))].tolist())
+            else:
+                days.update([at_ms // DAY_MS for at_ms in at.tolist()])
         return tuple(sorted(days))
 
     def contributing(self, facts: Sequence[Fact], older: Any) -> list[int]:

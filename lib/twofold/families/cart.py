@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from twofold.columns import KIND_CODE, NULL_CODE, NULL_QUANTITY, Fact, FactColumns
 from twofold.events import FactBody
 from twofold.families.family import Example, Family, OwnKind, PastFact, Told
@@ -73,9 +75,11 @@ class Cart(OwnKind):
             sign = _SIGN_OF_CODE.get(code)
             if sign is None:
                 continue
-            of_rows = (columns.at_ms[rows].tolist(), columns.product[rows].tolist(), columns.quantity[rows].tolist())
-            for at, product, quantity in zip(*of_rows, strict=True):
-                if product != NULL_CODE and (last is None or at > last):
+            times = columns.at_ms[rows]
+            since = 0 if last is None else int(np.searchsorted(times, last, side="right"))
+            products, quantities = columns.product[rows][since:], columns.quantity[rows][since:]
+            for at, product, quantity in zip(times[since:].tolist(), products.tolist(), quantities.tolist(), strict=True):
+                if product != NULL_CODE:
                     changes.append((at, columns.names[product], 0 if quantity == NULL_QUANTITY else sign * quantity))
         return self._since(last, changes)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from twofold.columns import KIND_CODE, NULL_CODE, Fact, FactColumns
+from twofold.columns import KIND_CODE, NULL_CODE, Fact, FactColumns, Names
 from twofold.events import FactBody
 from twofold.families.family import Example, Family, OwnKind, PastFact, Told
 from twofold.features import Feature, Presentation, Primary, Select, divide_half_away
@@ -29,13 +30,73 @@ _NEVER = 2**63 - 1
 Times = tuple[int | None, int | None, int | None]
 
 
+class ManyMessages(Mapping[str, Times]):
+    """The same mapping, of a person with many: in arrays, whose names are looked up only when they are asked for.
+
+    ``codes``: of their names, ascending; ``first``: (3, codes), ``_NEVER`` where it is not known; ``others``: messages whose names
+    are not among ``names``. Never mutated.
+    """
+
+    __slots__ = ("_codes", "_first", "_names", "_others")
+
+    def __init__(self, names: Names, codes: npt.NDArray[np.intp], first: npt.NDArray[np.int64], others: dict[str, Times]) -> None:
+        self._names, self._codes, self._first, self._others = names, codes, first, others
+
+    def _place(self, name: str) -> int | None:
+        code = self._names.find(name)
+        place = int(np.searchsorted(self._codes, code))
+        return place if code != NULL_CODE and place < len(self._codes) and self._codes[place] == code else None
+
+    def _at(self, place: int) -> Times:
+        sent, opened, clicked = (None if at == _NEVER else at for at in self._first[:, place].tolist())
+        return sent, opened, clicked
+
+    def __getitem__(self, name: str) -> Times:
+        place = self._place(name)
+        return self._others[name] if place is None else self._at(place)
+
+    def __len__(self) -> int:
+        return len(self._codes) + len(self._others)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.whole())
+
+    def whole(self) -> dict[str, Times]:
+        sent, opened, clicked = ([None if at == _NEVER else at for at in times] for times in self._first.tolist())
+        return dict(zip(self._names.many(self._codes), zip(sent, opened, clicked, strict=True), strict=True)) | self._others
+
+    def and_few(self, few: Mapping[str, Times]) -> ManyMessages:
+        first, others = self._first.copy(), dict(self._others)
+        for name, times in few.items():
+            place = self._place(name)
+            if place is None:
+                known = others.get(name)
+                others[name] = times if known is None else _sooner(known, times)
+            else:
+                first[:, place] = [_NEVER if at is None else at for at in _sooner(self._at(place), times)]
+        return ManyMessages(self._names, self._codes, first, others)
+
+    def times(self) -> npt.NDArray[np.int64]:
+        """(3, messages): when each was first sent, opened, clicked, ``_NEVER`` where it is not known."""
+        return np.concatenate((self._first, _times(self._others.values())), axis=1)
+
+
+def _times(messages: Iterable[Times]) -> npt.NDArray[np.int64]:
+    listed = [[_NEVER if at is None else at for at in times] for times in messages]
+    return np.array(listed, np.int64).reshape(-1, len(SLOTS)).T
+
+
+def _sooner(a: Times, b: Times) -> Times:
+    return sooner(a[0], b[0]), sooner(a[1], b[1]), sooner(a[2], b[2])
+
+
 @dataclass(frozen=True)
 class Messages(OwnKind):
     """``{message id: (first sent, first opened, first clicked)}``, each ``None`` where it is not known. No id, no message."""
 
     id: ClassVar[str] = "messages"
 
-    def zero(self) -> dict[str, Times]:
+    def zero(self) -> Mapping[str, Times]:
         return {}
 
     def lift(self, fact: Fact) -> dict[str, Times]:
@@ -46,15 +107,16 @@ class Messages(OwnKind):
     def _only(place: int, at_ms: int) -> Times:
         return (at_ms, None, None) if place == 0 else (None, at_ms, None) if place == 1 else (None, None, at_ms)
 
-    def plus(self, a: dict[str, Times], b: dict[str, Times]) -> dict[str, Times]:
+    def plus(self, a: Mapping[str, Times], b: Mapping[str, Times]) -> Mapping[str, Times]:
         if not a or not b:
             return a or b
+        many, few = (b, a) if isinstance(b, ManyMessages) else (a, b)
+        if isinstance(many, ManyMessages):
+            return many.and_few(few)
         out = dict(a)
         for name, times in b.items():
             known = out.get(name)
-            if known is not None:
-                times = (sooner(known[0], times[0]), sooner(known[1], times[1]), sooner(known[2], times[2]))
-            out[name] = times
+            out[name] = times if known is None else _sooner(known, times)
         return out
 
     def fold(self, facts: Iterable[Fact]) -> dict[str, Times]:
@@ -63,15 +125,13 @@ class Messages(OwnKind):
             place = _SLOT_OF.get(fact.kind)
             if place is not None and fact.key is not None:
                 only, known = self._only(place, fact.at_ms), out.get(fact.key)
-                if known is not None:
-                    only = (sooner(known[0], only[0]), sooner(known[1], only[1]), sooner(known[2], only[2]))
-                out[fact.key] = only
+                out[fact.key] = only if known is None else _sooner(known, only)
         return out
 
-    def fold_rows(self, columns: FactColumns, rows: Rows) -> dict[str, Times]:
+    def fold_rows(self, columns: FactColumns, rows: Rows) -> Mapping[str, Times]:
         return self.fold_parts(columns, (rows,))
 
-    def fold_parts(self, columns: FactColumns, parts: Sequence[Rows]) -> dict[str, Times]:
+    def fold_parts(self, columns: FactColumns, parts: Sequence[Rows]) -> Mapping[str, Times]:
         taken = [
             (place, columns.key[rows], columns.at_ms[rows])
             for part in parts
@@ -93,16 +153,15 @@ class Messages(OwnKind):
         return {name: (t[0], t[1], t[2]) for name, t in zip(columns.names.many(list(known)), known.values(), strict=True)}
 
     @staticmethod
-    def _of_many(columns: FactColumns, taken: Sequence[tuple[int, Any, Any]]) -> dict[str, Times]:
+    def _of_many(columns: FactColumns, taken: Sequence[tuple[int, Any, Any]]) -> ManyMessages:
         first = np.full((len(SLOTS), len(columns.names)), _NEVER, np.int64)
         for place, keys, at in taken:
             named = keys != NULL_CODE
             np.minimum.at(first[place], keys[named], at[named])
         seen = np.flatnonzero(first.min(axis=0) != _NEVER)
-        sent, opened, clicked = ([None if at == _NEVER else at for at in times[seen].tolist()] for times in first)
-        return dict(zip(columns.names.many(seen), zip(sent, opened, clicked, strict=True), strict=True))
+        return ManyMessages(columns.names, seen, first[:, seen], {})
 
-    def encode(self, state: dict[str, Times]) -> Any:
+    def encode(self, state: Mapping[str, Times]) -> Any:
         return {name: {slot: at for slot, at in zip(_NAMES, times, strict=True) if at is not None} for name, times in state.items()}
 
     def decode(self, data: Any) -> dict[str, Times]:
@@ -178,8 +237,12 @@ class ShareClicked(Presentation):
     nullable: ClassVar[bool] = True
 
     def value(self, _t: int, *states: Any) -> float | None:
-        sent = clicked = 0
-        for times in states[0].values():
+        messages, sent, clicked = states[0], 0, 0
+        if isinstance(messages, ManyMessages):
+            known = messages.times() != _NEVER
+            sent, clicked = int(known[0].sum()), int((known[0] & known[2]).sum())
+            return divide_half_away(1_000 * clicked, sent) / 1_000 if sent else None
+        for times in messages.values():
             if times[0] is not None:
                 sent += 1
                 clicked += times[2] is not None
@@ -206,6 +269,11 @@ class MeanHoursToOpen(Presentation):
     nullable: ClassVar[bool] = True
 
     def value(self, _t: int, *states: Any) -> float | None:
+        if isinstance(states[0], ManyMessages):
+            sent, opened, _clicked = states[0].times()
+            both = (sent != _NEVER) & (opened != _NEVER) & (opened >= sent)
+            count, total = int(both.sum()), int((opened - sent)[both].sum())
+            return divide_half_away(100 * total, count * HOUR_MS) / 100 if count else None
         waits = [
             opened - sent
             for sent, opened, _clicked in states[0].values()

@@ -66,7 +66,8 @@ class Runs(OwnKind):
     def fold_parts(self, columns: FactColumns, parts: Sequence[Rows]) -> tuple[Span, ...]:
         chosen = [columns.at_ms[rows] for rows in parts]
         if sum(map(len, chosen)) > FEW_ROWS:
-            return self._of_many(np.sort(np.concatenate(chosen)))
+            # Each part ascends, and a merging sort sees that.
+            return self._of_many(np.sort(np.concatenate(chosen), kind="stable"))
         times: list[int] = []
         for at in chosen:
             times += at.tolist()

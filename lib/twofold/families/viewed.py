@@ -10,7 +10,7 @@ from twofold.columns import KIND_CODE, NULL_CODE, Fact, FactColumns
 from twofold.events import FactBody
 from twofold.families.family import Example, Family, OwnKind, PastFact, Told
 from twofold.features import Feature, Presentation, Primary, Select
-from twofold.states import Rows, later, rows_by_kind
+from twofold.states import FEW_ROWS, Rows, group_rows, later, row_count, rows_by_kind
 from twofold.timeline import DAY_MS, Window
 
 if TYPE_CHECKING:
@@ -72,7 +72,13 @@ class ViewedAndBought(OwnKind):
         viewed: dict[int, int] = {}
         bought: set[int] = set()
         for code, rows in (found for part in parts for found in rows_by_kind(columns, part)):
-            if code == _VIEW:
+            if code == _VIEW and row_count(rows) > FEW_ROWS:
+                products = columns.product[rows]
+                named = products != NULL_CODE
+                if named.any():
+                    distinct, _views, last = group_rows(products[named], None, columns.at_ms[rows][named])
+                    viewed.update(zip(distinct, last, strict=True))
+            elif code == _VIEW:
                 # Times ascend, so the last one written is a product's latest.
                 viewed.update(zip(columns.product[rows].tolist(), columns.at_ms[rows].tolist(), strict=True))
             elif code == _PURCHASE:
