@@ -254,6 +254,9 @@ class Histogram(Kind):
 
     def fold_parts(self, columns: FactColumns, parts: Sequence[Rows]) -> dict[int, Weight]:
         at = np.concatenate([columns.at_ms[rows] for rows in parts])
+        if len(at) <= _FEW_ROWS:
+            at.sort()
+            return self._few_rows(BUCKETS[self.bucket](at).tolist(), at.tolist())
         distinct, sums, last = group_rows(BUCKETS[self.bucket](at), None, at)
         return dict(zip(distinct, zip(sums, last, strict=True), strict=True))
 

@@ -1,7 +1,7 @@
 """A person of 200,000 recent entries beside ordinary ones: reads of both in one run, and tasks of a night that holds both.
 
 Prints one JSON line for the reads and one for the night: of every stage with many tasks, how much longer its longest task took than
-its median one, and how many entries a task has.
+its median one, with and without the tasks that ran first, and how many rows they read.
 """
 
 from __future__ import annotations
@@ -64,19 +64,36 @@ def reads(count: int) -> dict[str, Any]:
 
 
 def _stages(spark: Any) -> list[dict[str, Any]]:
-    """Every stage that ran: its number, its tasks, and the seconds of their median and their longest."""
+    """Every stage that ran: its number, its tasks, the seconds of their median and their longest, and the rows of both extremes.
+
+    ``after_first``: the same ratio without the task that each core ran first, in which the JVM compiles what the others run.
+    """
     jvm, store = spark._jvm, spark.sparkContext._jsc.sc().statusStore()
     anything, quantiles = jvm.java.util.ArrayList(), spark.sparkContext._gateway.new_array(jvm.double, 0)
     stages = store.stageList(anything, False, False, quantiles, anything)
     found = []
     for stage in (stages.apply(place) for place in range(stages.size())):
         tasks = store.taskList(stage.stageId(), stage.attemptId(), 100_000)
-        metrics = (tasks.apply(place).taskMetrics() for place in range(tasks.size()))
-        run_s = [one.get().executorRunTime() / 1_000 for one in metrics if one.isDefined()]
+        ended = [task for task in (tasks.apply(place) for place in range(tasks.size())) if task.taskMetrics().isDefined()]
+        ended.sort(key=lambda task: task.taskId())
+        metrics = [task.taskMetrics().get() for task in ended]
+        run_s = [one.executorRunTime() / 1_000 for one in metrics]
+        rows = [one.inputMetrics().recordsRead() + one.shuffleReadMetrics().recordsRead() for one in metrics]
         if run_s:
             middle, longest = median(run_s), max(run_s)
-            ratio = round(longest / max(middle, 1e-3), 2)
-            found.append({"stage": stage.stageId(), "tasks": len(run_s), "median_s": middle, "longest_s": longest, "ratio": ratio})
+            found.append(
+                {
+                    "stage": stage.stageId(),
+                    "tasks": len(run_s),
+                    "median_s": round(middle, 2),
+                    "longest_s": round(longest, 2),
+                    "ratio": round(longest / max(middle, 1e-3), 2),
+                    "after_first": round(max(run_s[cores() :] or run_s) / max(middle, 1e-3), 2),
+                    "median_rows": round(median(rows)),
+                    "most_rows": max(rows),
+                    "rows_of_longest": rows[run_s.index(longest)],
+                }
+            )
     return found
 
 
