@@ -1,7 +1,8 @@
 """A whole night over generated events, every column and the gate on, against queries by hand over the same files in one run.
 
 The rivals: ``rival`` (Spark, `state`) and ``engines`` (Spark, DuckDB, Polars, `wide_person`), each from the archive's files to
-written files, in processes of their own where they are not Spark. Their rows must equal ours. Prints one JSON line.
+written files, in processes of their own where they are not Spark. Their rows must equal ours in the thirty features that they
+know; ours makes those of the families besides. Prints one JSON line, and to the error stream what is done.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import multiprocessing
 import random
 import resource
+import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -38,6 +40,11 @@ from twofold.timeline import Offsets
 from twofold.views import ManifestRow
 
 _DUCKDB_MEMORY = "12GB"
+
+
+def _done(what: str, took: object) -> None:
+    """A run takes most of an hour: what is known is told when it is."""
+    print(f"big-night: {what}: {took}", file=sys.stderr, flush=True)
 
 
 def _measured(work: Callable[..., None], pipe: Any, arguments: tuple[Any, ...]) -> None:
@@ -110,6 +117,7 @@ def measure(events: int) -> dict[str, object]:
             lambda: published.append(rebuild(spark, settings, report=lambda step: steps.append((step, time.perf_counter()))))
         )
         row = published[0]
+        _done("rebuild", [(step, round(later - at, 1)) for (step, at), (_next, later) in pairwise(steps)])
         assert row.as_of_ms is not None and row.archive_version is not None and row.horizon_ms is not None
         archive, t = settings.table("archive"), row.as_of_ms
         states, wide = str(settings.home_path / "states"), str(settings.home_path / "wide")
@@ -123,11 +131,14 @@ def measure(events: int) -> dict[str, object]:
                 lambda: write_version(spark_rows(spark, archive, row.archive_version or 0, t, tasks), wide, "rival")
             ),
         }
+        _done("by hand", by_hand)
         different = differing_states(spark, settings.table("state"), states)
         if different:
             raise AssertionError(f"the rival's `state` differs from ours in {different} places")
         refresh = measured(lambda: _refresh(spark, settings, row.cut, t))
+        _done("refresh", refresh)
         reads = _reads(settings, t)
+        _done("reads", reads)
         files, _filesystem = data_files(archive, row.archive_version)
         ours, _filesystem = data_files(settings.table("wide_person"), row.tables["wide_person"])
         outs = {name: settings.home_path / f"{name}.parquet" for name in ("duckdb", "polars")}
@@ -135,6 +146,7 @@ def measure(events: int) -> dict[str, object]:
             "duckdb": _apart(duckdb_rows, files, t, outs["duckdb"], _DUCKDB_MEMORY, settings.home_path / "spill"),
             "polars": _apart(polars_rows, files, t, outs["polars"]),
         }
+        _done("engines", apart)
         rows = {"spark": data_files(wide, 0)[0], **{name: [str(out)] for name, out in outs.items()}}
         for name, theirs in rows.items():
             found = differing(ours, theirs)

@@ -1,7 +1,7 @@
 """`wide_person` by hand, without the catalogue: one query each for Spark, DuckDB and Polars, straight from the archive's files.
 
-All 30 features at ``t``, in the columns and types of `wide_person`; the rivals of ``big_night``. Each takes the first copy of an
-event, explodes facts, and joins what is grouped by a name to one aggregate a person.
+The thirty features that no family brings, at ``t``, in the columns and types of `wide_person`; the rivals of ``big_night``. Each
+takes the first copy of an event, explodes facts, and joins what is grouped by a name to one aggregate a person.
 """
 
 from __future__ import annotations
