@@ -241,11 +241,11 @@ class ShareClicked(Presentation):
         if isinstance(messages, ManyMessages):
             known = messages.times() != _NEVER
             sent, clicked = int(known[0].sum()), int((known[0] & known[2]).sum())
-            return divide_half_away(1_000 * clicked, sent) / 1_000 if sent else None
-        for times in messages.values():
-            if times[0] is not None:
-                sent += 1
-                clicked += times[2] is not None
+        else:
+            for times in messages.values():
+                if times[0] is not None:
+                    sent += 1
+                    clicked += times[2] is not None
         return divide_half_away(1_000 * clicked, sent) / 1_000 if sent else None
 
     def native_value(self, _t: Column, *states: Column) -> Column:
@@ -269,17 +269,17 @@ class MeanHoursToOpen(Presentation):
     nullable: ClassVar[bool] = True
 
     def value(self, _t: int, *states: Any) -> float | None:
+        count = total = 0
         if isinstance(states[0], ManyMessages):
             sent, opened, _clicked = states[0].times()
             both = (sent != _NEVER) & (opened != _NEVER) & (opened >= sent)
             count, total = int(both.sum()), int((opened - sent)[both].sum())
-            return divide_half_away(100 * total, count * HOUR_MS) / 100 if count else None
-        waits = [
-            opened - sent
-            for sent, opened, _clicked in states[0].values()
-            if sent is not None and opened is not None and opened >= sent
-        ]
-        return divide_half_away(100 * sum(waits), len(waits) * HOUR_MS) / 100 if waits else None
+        else:
+            for first_sent, first_opened, _first_clicked in states[0].values():
+                if first_sent is not None and first_opened is not None and first_opened >= first_sent:
+                    count += 1
+                    total += first_opened - first_sent
+        return divide_half_away(100 * total, count * HOUR_MS) / 100 if count else None
 
     def native_value(self, _t: Column, *states: Column) -> Column:
         from pyspark.sql import functions as F
