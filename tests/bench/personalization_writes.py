@@ -26,6 +26,7 @@ from twofold.spark.session import open_session
 from twofold.stores.personalization import current_rows
 
 TOUCHED, REPEATS, FEATURES = 2_500, 3, 30
+WAYS = ("append", "merge", "merge with vectors")
 
 
 def people(spark: Any, ids: DataFrame, batch: int) -> DataFrame:
@@ -100,10 +101,11 @@ def measure(spark: Any, folder: Path, persons: int, kind: str) -> dict[str, Any]
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--persons", type=int, nargs="+", default=[200_000, 1_000_000])
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        session = open_session(Settings(home=scratch), "bench", spark__driver__memory="4g")
+        session = open_session(Settings(home=scratch), "bench", spark__driver__memory="8g")
         for size in options.persons:
-            for way in ("append", "merge", "merge with vectors"):
+            for way in options.ways:
                 print(json.dumps(measure(session, Path(scratch), size, way)), flush=True)
         session.stop()
