@@ -134,13 +134,13 @@ class Names:
         at = np.asarray(codes)
         stops = self._ends[at].tolist()
         starts = np.where(at > 0, self._ends[at - 1], 0).tolist()
-        if len(codes) < len(self._ends) // 8:
-            return [str(self._utf8[a:b], "utf-8") for a, b in zip(starts, stops, strict=True)]
-        utf8 = bytes(self._utf8)
-        if utf8.isascii():
-            text = utf8.decode("ascii")
-            return [text[a:b] for a, b in zip(starts, stops, strict=True)]
-        return [utf8[a:b].decode("utf-8") for a, b in zip(starts, stops, strict=True)]
+        # To decode everything pays where much of it is asked for.
+        if len(codes) >= len(self._ends) // 8:
+            utf8 = bytes(self._utf8)
+            if utf8.isascii():
+                text = utf8.decode("ascii")
+                return [text[a:b] for a, b in zip(starts, stops, strict=True)]
+        return [str(self._utf8[a:b], "utf-8") for a, b in zip(starts, stops, strict=True)]
 
     @property
     def parts(self) -> tuple[bytes | memoryview, I4]:

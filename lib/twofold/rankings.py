@@ -246,24 +246,24 @@ class Histogram(Kind):
         return out
 
     def fold_rows(self, columns: FactColumns, rows: Rows) -> dict[int, Weight]:
-        at = columns.at_ms[rows]
-        if len(at) <= _FEW_ROWS:
-            return self._few_rows(BUCKETS[self.bucket](at).tolist(), at.tolist())
-        distinct, sums, last = group_rows(BUCKETS[self.bucket](at), None, at)
-        return dict(zip(distinct, zip(sums, last, strict=True), strict=True))
+        return self._of(columns.at_ms[rows])
 
     def fold_parts(self, columns: FactColumns, parts: Sequence[Rows]) -> dict[int, Weight]:
         at = np.concatenate([columns.at_ms[rows] for rows in parts])
         if len(at) <= _FEW_ROWS:
             at.sort()
-            return self._few_rows(BUCKETS[self.bucket](at).tolist(), at.tolist())
-        distinct, sums, last = group_rows(BUCKETS[self.bucket](at), None, at)
-        return dict(zip(distinct, zip(sums, last, strict=True), strict=True))
+        return self._of(at)
 
-    def _few_rows(self, buckets: list[int], at: list[int]) -> dict[int, Weight]:
+    def _of(self, at: npt.NDArray[np.int64]) -> dict[int, Weight]:
+        """Of instants; few of them ascend."""
+        buckets = BUCKETS[self.bucket](at)
+        if len(at) > _FEW_ROWS:
+            distinct, sums, last = group_rows(buckets, None, at)
+            return dict(zip(distinct, zip(sums, last, strict=True), strict=True))
         # Times ascend, so the last one written is a bucket's latest.
-        counts = Counter(buckets)
-        return {bucket: (counts[bucket], at_ms) for bucket, at_ms in dict(zip(buckets, at, strict=True)).items()}
+        listed = buckets.tolist()
+        counts = Counter(listed)
+        return {bucket: (counts[bucket], at_ms) for bucket, at_ms in dict(zip(listed, at.tolist(), strict=True)).items()}
 
     def encode(self, state: dict[int, Weight]) -> Any:
         return _encode_weights(state)

@@ -110,13 +110,12 @@ def group_rows(
     codes: npt.NDArray[Any], weights: npt.NDArray[np.int64] | None, at: npt.NDArray[np.int64]
 ) -> tuple[list[int], list[int], list[int]]:
     """Distinct codes (>= 0), ascending, with their exact weight sums and last times."""
-    first = int(codes.min())
-    size, distinct = int(codes.max()) - first + 1, None
-    if size > _SPARSE * len(codes):
+    first, end = int(codes.min()), int(codes.max()) + 1
+    if end - first > _SPARSE * len(codes):
         distinct, places = np.unique(codes, return_inverse=True)
-        size = len(distinct)
     else:
-        places = codes - first
+        distinct, places = np.arange(first, end), codes - first
+    size = len(distinct)
     # A place for each code and one pass over the rows: sorting them by code costs ten times as much.
     counts = np.bincount(places, minlength=size)
     seen = np.flatnonzero(counts > 0)
@@ -127,8 +126,7 @@ def group_rows(
         np.add.at(totals, places, weights)
     last = np.full(size, np.iinfo(np.int64).min)
     np.maximum.at(last, places, at)
-    named = seen + first if distinct is None else distinct[seen]
-    return named.tolist(), totals[seen].tolist(), last[seen].tolist()
+    return distinct[seen].tolist(), totals[seen].tolist(), last[seen].tolist()
 
 
 def _exact_sum(values: npt.NDArray[np.int64]) -> int:

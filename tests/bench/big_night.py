@@ -117,7 +117,8 @@ def measure(events: int) -> dict[str, object]:
             lambda: published.append(rebuild(spark, settings, report=lambda step: steps.append((step, time.perf_counter()))))
         )
         row = published[0]
-        _done("rebuild", [(step, round(later - at, 1)) for (step, at), (_next, later) in pairwise(steps)])
+        took = {step: round(later - at, 1) for (step, at), (_next, later) in pairwise(steps)}
+        _done("rebuild", took)
         assert row.as_of_ms is not None and row.archive_version is not None and row.horizon_ms is not None
         archive, t = settings.table("archive"), row.as_of_ms
         states, wide = str(settings.home_path / "states"), str(settings.home_path / "wide")
@@ -152,7 +153,6 @@ def measure(events: int) -> dict[str, object]:
             found = differing(ours, theirs)
             if found:
                 raise AssertionError(f"the rows of {name} differ from ours: {found}")
-    took = {step: round(later - at, 1) for (step, at), (_next, later) in pairwise(steps)}
     hand_s = sum(wall for wall, _cpu in by_hand.values())
     without_gate_s = whole[0] - took["gate"]
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -59,11 +59,14 @@ class ManyMessages(Mapping[str, Times]):
         return len(self._codes) + len(self._others)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.whole())
+        yield from self._names.many(self._codes)
+        yield from self._others
 
-    def whole(self) -> dict[str, Times]:
+    def items(self) -> ItemsView[str, Times]:
+        """All at once: to look up each name would be a search a message."""
         sent, opened, clicked = ([None if at == _NEVER else at for at in times] for times in self._first.tolist())
-        return dict(zip(self._names.many(self._codes), zip(sent, opened, clicked, strict=True), strict=True)) | self._others
+        known = dict(zip(self._names.many(self._codes), zip(sent, opened, clicked, strict=True), strict=True))
+        return (known | self._others).items()
 
     def and_few(self, few: Mapping[str, Times]) -> ManyMessages:
         first, others = self._first.copy(), dict(self._others)
@@ -73,17 +76,17 @@ class ManyMessages(Mapping[str, Times]):
                 known = others.get(name)
                 others[name] = times if known is None else _sooner(known, times)
             else:
-                first[:, place] = [_NEVER if at is None else at for at in _sooner(self._at(place), times)]
+                first[:, place] = _row(_sooner(self._at(place), times))
         return ManyMessages(self._names, self._codes, first, others)
 
     def times(self) -> npt.NDArray[np.int64]:
         """(3, messages): when each was first sent, opened, clicked, ``_NEVER`` where it is not known."""
-        return np.concatenate((self._first, _times(self._others.values())), axis=1)
+        others = np.array([_row(times) for times in self._others.values()], np.int64).reshape(-1, len(SLOTS))
+        return np.concatenate((self._first, others.T), axis=1)
 
 
-def _times(messages: Iterable[Times]) -> npt.NDArray[np.int64]:
-    listed = [[_NEVER if at is None else at for at in times] for times in messages]
-    return np.array(listed, np.int64).reshape(-1, len(SLOTS)).T
+def _row(times: Times) -> list[int]:
+    return [_NEVER if at is None else at for at in times]
 
 
 def _sooner(a: Times, b: Times) -> Times:
