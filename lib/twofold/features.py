@@ -200,6 +200,13 @@ class Catalogue:
         return tuple(p for p in self.primaries.values() if p.lifetime)
 
     @cached_property
+    def moving(self) -> tuple[Feature, ...]:
+        """Features whose value moves while their states stay; all others stay until a fact comes into a window or leaves it."""
+        scored = (f for f in self.features.values() if isinstance(self.primaries[f.of].state, Decayed))
+        shown = (f for f in self.features.values() if f.show is not None and f.show.moves)
+        return tuple(dict.fromkeys((*scored, *shown)))
+
+    @cached_property
     def longest_window_ms(self) -> int:
         return max((p.window.width_ms or 0 for p in self.primaries.values()), default=0)
 

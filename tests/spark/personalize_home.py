@@ -59,11 +59,12 @@ class Home:
         now_ms: int = NOW_MS + HOUR_MS,
         gate: GateMode = "off",
         segments: Segments = NO_SEGMENTS,
+        wide_tables: bool = False,
         **more: Any,
     ) -> None:
         write_home_log(folder, HomeLog(TOPIC, offsets(0, 0, 0), 1))
         personalize = PersonalizeSettings(**{"chunk_persons": 64, "due_interval_ms": 0, **more})
-        batch = BatchSettings(wide_tables=False)
+        batch = BatchSettings(wide_tables=wide_tables)
         rooms = {"personalize": personalize, "batch": batch, "gate": GateSettings(mode=gate)}
         # What the shipped rules name a small catalogue has not.
         self.settings = Settings(home=str(folder), segments=SegmentSettings(file=""), **rooms)

@@ -16,7 +16,7 @@ from twofold.events import Entry
 from twofold.families import FAMILIES
 from twofold.families.send_hours import local_hours, native_local_hours, zones
 from twofold.merge import merge
-from twofold.spark.present import TO_JSON, value_columns, values_struct
+from twofold.spark.present import TO_JSON, values_struct
 from twofold.spark.set_merge import merge_people
 from twofold.spark.state_rows import state_rows
 from twofold.testing.strategies import NOW_MS
@@ -58,7 +58,7 @@ def test_values_and_until_when_they_hold(spark):
     hot = spark.createDataFrame(rows, f"t bigint, {ENTRIES}")
     nobody = state_rows(hot.drop("t").where("false"), CATALOGUE, 0, 2).withColumn("t", F.lit(0).cast("bigint"))
     merged = merge_people(nobody, hot, known.row, CATALOGUE, F.col("t"), next_change=True)
-    shown = merged.select("*", *value_columns(CATALOGUE, F.col("states"), F.col("t")))
+    shown = merged.select("*", "values.*")
     found = shown.select("person", "t", F.to_json(values_struct(CATALOGUE), TO_JSON).alias("json"), "next_change_ms").collect()
     assert len(found) == len(expected) > 1_000
     for row in found:

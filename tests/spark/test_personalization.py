@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 import polars
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
@@ -40,7 +41,7 @@ def test_tidying_beside_appends_and_every_reader(spark, homes):
     home.open()
     for _ in range(3):
         home.clock.now_ms += 1
-        home.writer._emit("due", people)
+        home.writer._emit("due", pa.array(people))
     home.archive([page(5, "user:0"), page(6, "user:new")], offsets(7))
     home.writer._era, old = home.writer._batch + 1, home.writer._batch
     tidying = Thread(target=compact, args=(spark, home.table, old))
@@ -90,7 +91,7 @@ def test_the_table_stays_small_however_many_batches(homes, monkeypatch):
     sizes = []
     for _ in range(20):
         home.clock.now_ms += 1
-        home.writer._emit("due", people)
+        home.writer._emit("due", pa.array(people))
         finish(home)
         tidying = home.writer._tidy._thread
         if tidying is not None:

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from pyspark.sql import functions as F
@@ -19,6 +20,7 @@ from twofold.spark.personalization import (
     personalization_rows,
 )
 from twofold.spark.published import append_row
+from twofold.spark.state_lookup import StateLookup
 from twofold.stores.one_writer import take_writer
 from twofold.stores.person_hash import PersonHash
 from twofold.stores.refresh_request import request_refresh
@@ -53,7 +55,7 @@ def test_touched_people_and_everyone_after_a_snapshot(spark, homes):
     assert len(touched) < len(rows)
 
     # The law: the same (t, O) from the next snapshot.
-    home.writer._emit("due", sorted(rows))
+    home.writer._emit("due", pa.array(sorted(rows)))
     before = home.rows()
     home.batch(as_of_ms=NOW_MS + 2 * DAY_MS)
     finish(home)
@@ -67,6 +69,59 @@ def test_touched_people_and_everyone_after_a_snapshot(spark, homes):
         exact += len(same) == 2 + len(said)
         assert {name: row[name] for name in same} == {name: before[person][name] for name in same}
     assert exact > len(after) // 2
+
+
+def test_a_refresh_takes_from_the_night_what_neither_an_entry_nor_an_edge_has_moved(homes, monkeypatch):
+    log = drawn_logs(60)
+    ends = log_end(log)
+    most = Offsets({key: end * 3 // 4 for key, end in ends.items()})
+    home = homes(catalogue=CATALOGUE, now_ms=NOW_MS, wide_tables=True)
+    home.archive([e for e in log if most.holds(e.position)], most)
+    home.batch(as_of_ms=NOW_MS)
+    rest = [e for e in log if not most.holds(e.position)]
+    home.archive(rest, ends)
+    home.open()
+
+    def refreshed(later_ms: int) -> dict[str, dict[str, Any]]:
+        home.clock.now_ms = NOW_MS + later_ms
+        request_refresh(home.settings.home_path)
+        finish(home)
+        rows = home.rows()
+        assert {row["t"] for row in rows.values()} == {home.clock.now_ms}
+        return rows
+
+    honest = {}
+    for later_ms in (0, 1, HOUR_MS, 8 * DAY_MS):
+        honest[later_ms] = refreshed(later_ms)
+        assert_equal_to_the_library(home)
+
+    values = StateLookup._values
+
+    def marked(lookup: StateLookup, persons: Any) -> Any:
+        """As if the night had counted a million orders of everyone."""
+        told = values(lookup, persons)
+        columns = {field.name: told.field(field.name) for field in told.type}
+        columns["orders_lifetime"] = pa.array([10**6] * len(told), pa.int64())
+        return pa.StructArray.from_arrays(list(columns.values()), list(columns), mask=told.is_null())
+
+    monkeypatch.setattr(StateLookup, "_values", marked)
+    touched, moving = {e.person for e in rest if e.verdict == "ok"}, {feature.name for feature in CATALOGUE.moving}
+    assert {"interest", "streak_days", "days_since_last_order"} < moving < set(CATALOGUE.features)
+    kept = {}
+    for later_ms in (HOUR_MS, 8 * DAY_MS):
+        rows = refreshed(later_ms)
+        kept[later_ms] = {person for person, row in rows.items() if row["orders_lifetime"] == 10**6}
+        assert kept[later_ms] and not kept[later_ms] & touched
+        for person, row in rows.items():
+            before, after = honest[0][person], honest[later_ms][person]
+            if person in kept[later_ms]:
+                staying = set(CATALOGUE.features) - moving - {"orders_lifetime"}
+                assert {name: row[name] for name in staying} == {name: before[name] for name in staying}, person
+                assert {name: row[name] for name in moving} == {name: after[name] for name in moving}, person
+            else:
+                assert {name: row[name] for name in CATALOGUE.features} == {name: after[name] for name in CATALOGUE.features}
+    # The further from the night, the fewer; among them are people whom no entry has touched.
+    assert kept[8 * DAY_MS] < kept[HOUR_MS] < honest[0].keys() - touched
 
 
 def test_a_row_waits_for_a_retraction_of_what_is_folded_and_the_next_snapshot_ends_it(homes):
@@ -124,7 +179,7 @@ def test_before_the_first_snapshot_and_back_to_an_old_one(homes):
     append_row(home.spark, home.settings.table("manifest"), replace(first, seq=4, parent=3, version="1/other"))
     request_refresh(home.settings.home_path)
     assert home.writer.tick() is False
-    assert home.writer._emit("due", ["user:0"]) == 0
+    assert home.writer._emit("due", pa.array(["user:0"])) == 0
     assert home.rows() == rows
 
 
@@ -161,7 +216,7 @@ def test_permission_fails_closed(homes):
         return row["sendable"], row["sendable_until"], freshness["state"], freshness["lag_ms"]
 
     def emit() -> None:
-        assert home.writer._emit("due", ["user:yes", "user:no"]) == 2
+        assert home.writer._emit("due", pa.array(["user:yes", "user:no"])) == 2
 
     t = home.clock.now_ms
     emit()
@@ -239,7 +294,7 @@ def test_a_live_batch_that_the_gate_refuses_says_so(homes, monkeypatch):
     home.open()
     finish(home)
     monkeypatch.setattr("twofold.spark.personalize.personalization_rows", everyone_sendable)
-    home.writer._prepared = None
+    home.writer._prepared.clear()
     home.archive([page(1, "user:1")], offsets(2))
     home.live()
     assert home.rows()["user:1"]["batch"] == 2

@@ -15,7 +15,7 @@ from twofold.events import Entry, FactBody
 from twofold.merge import merge
 from twofold.record import Record, make_record
 from twofold.spark.admission import FACTS_TYPE
-from twofold.spark.present import TO_JSON, field_states, sendable_reasons, value_columns, values_struct
+from twofold.spark.present import TO_JSON, field_states, sendable_reasons, values_struct
 from twofold.spark.set_merge import merge_people
 from twofold.spark.state_rows import STATE, state_rows
 from twofold.stores.memory import MemorySnapshot
@@ -112,11 +112,11 @@ def native(spark: Any, night: Night, with_hot: bool, instants: tuple[int, ...]) 
     times = F.broadcast(spark.createDataFrame([(t,) for t in instants], "t bigint"))
     hot = night.hot.crossJoin(times) if with_hot else None
     people = merge_people(night.state.crossJoin(times), hot, night.row, CATALOGUE, F.col("t"), next_change=True)
-    states, conflict, pending = F.col("states"), F.col("conflict"), F.col("pending")
+    conflict, pending = F.col("conflict"), F.col("pending")
     shown = people.select(
         "*",
-        *value_columns(CATALOGUE, states, F.col("t")),
-        sendable_reasons(states, F.array_union(conflict, pending), F.lit("fresh"), F.lit(0), 60_000).alias("reasons"),
+        "values.*",
+        sendable_reasons(F.col("consent"), F.array_union(conflict, pending), F.lit("fresh"), F.lit(0), 60_000).alias("reasons"),
         F.to_json(field_states(CATALOGUE, conflict, pending)).alias("fields"),
     ).withColumn("json", F.to_json(values_struct(CATALOGUE), TO_JSON))
     columns = ("person", "t", "json", "reasons", "fields", "conflict", "pending", "newest_event_ms", "next_change_ms")

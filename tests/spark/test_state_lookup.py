@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 from pyspark.sql import functions as F
 
+from tests.spark.personalize_home import SMALL
 from twofold.settings import Settings
 from twofold.spark import state_lookup
+from twofold.spark.present import feature_columns
 from twofold.spark.standing import read_anew
 from twofold.spark.state_lookup import StateLookup
+from twofold.spark.state_rows import empty_state
+
+NOBODY = pa.array([], pa.string())
 
 
 @pytest.mark.parametrize("columns", [("older", "older_ids", "retracted_ids", "recent", "more"), ("older", "older_ids", "recent")])
@@ -26,25 +32,62 @@ def test_what_is_found_is_what_the_table_has(spark, tmp_path, monkeypatch, colum
     )
     location = str(tmp_path / "state")
     people.select("person", *columns).repartition(3).write.format("delta").save(location)
-    lookup = StateLookup(spark, Settings(home=str(tmp_path)).checkpoint("found"), tmp_path / "local")
+    lookup = StateLookup(spark, Settings(home=str(tmp_path)).checkpoint("found"), tmp_path / "local", SMALL)
     lookup.start(location, 0)
+    assert sorted(lookup.persons().to_pylist()) == sorted(f"user:{n}" for n in range(100))
     kept = [name for name in columns if name != "more"]
 
     def told(rows) -> list[str]:
         return sorted(row[0] for row in rows.select(F.to_json(F.struct("*"))).collect())
 
-    def found(*persons: str) -> list[str]:
-        lookup.find(persons)
+    def found(*persons: str, more: tuple[str, ...] = ()) -> list[str]:
+        lookup.find(pa.array(persons, pa.string()), pa.array(more, pa.string()))
         return told(read_anew(frame))
 
     def right(*persons: str) -> list[str]:
         return told(people.where(F.col("person").isin(*persons)).select("person", *kept))
 
-    lookup.find([])
+    lookup.find(NOBODY, NOBODY)
     frame = lookup.rows()
     assert found() == []
     for persons in (("user:0",), ("user:3", "user:50", "user:99", "nobody"), tuple(f"user:{n}" for n in range(0, 100, 7))):
         assert found(*persons) == right(*persons) != []
+    # Who has no row has one that holds nothing.
+    assert found("user:3", "new", more=("new", "user:3")) == sorted([*right("user:3"), '{"person":"new"}'])
     people.select("person", *columns).where("person < 'user:2'").write.format("delta").mode("overwrite").save(location)
     lookup.start(location, 1)
     assert found("user:1", "user:50") == right("user:1")
+
+
+def test_with_what_the_wide_table_has_and_in_as_many_files_as_there_are_tasks(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr(state_lookup, "_ROWS_A_TASK", 10)
+    people = spark.range(100).select(F.concat(F.lit("user:"), "id").alias("person"), "id")
+    nobody = empty_state(spark, SMALL)
+    state, wide = str(tmp_path / "state"), str(tmp_path / "wide")
+    others = (F.lit(None).cast(nobody.schema[name].dataType).alias(name) for name in ("older", "older_ids", "recent"))
+    people.select("person", *others).write.format("delta").save(state)
+    values = [F.lit(None).cast(type_).alias(name) for name, type_, _comment in feature_columns(SMALL)]
+    counted = people.select("person", *values).withColumn("orders_lifetime", F.substring("person", 6, 9).cast("bigint"))
+    counted.where("person != 'user:30'").write.format("delta").save(wide)
+    place = Settings(home=str(tmp_path)).checkpoint("found")
+    lookup = StateLookup(spark, place, tmp_path / "local", SMALL)
+    lookup.start(state, 0, (wide, 0))
+
+    def found(nightly: bool) -> dict[str, int | None]:
+        """Person -> their orders of the night."""
+        rows = read_anew(lookup.rows(nightly)).withColumn("task", F.spark_partition_id()).collect()
+        ranges = [[row.person for row in rows if row.task == task] for task in sorted({row.task for row in rows})]
+        assert len(ranges) == min(spark.sparkContext.defaultParallelism, len(asked) // 10)
+        assert [person for persons in sorted(ranges) for person in persons] == sorted(row.person for row in rows)
+        return (
+            {row.person: row.nightly and row.nightly.orders_lifetime for row in rows}
+            if nightly
+            else dict.fromkeys(row.person for row in rows)
+        )
+
+    asked = [f"user:{n}" for n in range(20, 70)]
+    lookup.find(pa.array(asked), pa.array(["user:20", "user:200"]), nightly=True)
+    assert found(nightly=True) == {**{f"user:{n}": n for n in range(20, 70)}, "user:200": None, "user:30": None}
+    lookup.find(pa.array(asked[:10]), NOBODY)
+    asked = asked[:10]
+    assert len(found(nightly=False)) == 10, "files of what was found before are removed"

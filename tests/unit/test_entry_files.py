@@ -81,15 +81,21 @@ def test_what_is_found_is_what_a_plain_filter_finds(place, batches, fanout, most
                 rows = [row for row in rows if not is_below(row, cut)]
         whom = data.draw(st.lists(st.sampled_from([*PEOPLE, "nobody"])))
         assert told(files.of([id_hash(person) for person in whom])) == Counter(row for row in rows if row[0] in whom)
-        low, high = (data.draw(st.none() | st.sampled_from(PEOPLE)) for _ in range(2))
-        within = [row for row in rows if (low is None or row[0] >= low) and (high is None or row[0] < high)]
-        assert told(files.between(low, high)) == Counter(within)
+        assert told(files.of_persons(pa.array(whom, pa.string()))) == Counter(row for row in rows if row[0] in whom)
+        assert sorted(files.column("person").to_pylist()) == sorted(row[0] for row in rows)
         since = data.draw(CUTS)
-        assert files.persons(since=since) == {row[0] for row in rows if not is_below(row, since)}
-        every = data.draw(st.integers(1, 5))
-        assert files.persons(every) == {row[0] for row in rows if id_hash(row[0]) % every == 0}
+        assert sorted(files.persons(since).to_pylist()) == sorted({row[0] for row in rows if not is_below(row, since)})
         on_disk = sum(len(pa.ipc.open_file(path).read_all()) for path in place.iterdir())
         assert on_disk == len(rows), "files that hold nothing any more are removed"
+
+
+def test_people_of_one_hash_are_told_apart(place, monkeypatch) -> None:
+    """Their rows are found together, and only those of who was asked for are given."""
+    monkeypatch.setattr(sorted_files, "id_hash", lambda _person: 1)
+    files = EntryFiles(place, SCHEMA)
+    files.add(table([("p1", "a", 0, 0), ("p2", "a", 0, 1)]).set_column(5, PERSON_HASH, pa.array([1, 1], pa.int64())))
+    assert len(files.of([1])) == 2
+    assert told(files.of_persons(pa.array(["p2"]))) == Counter([("p2", "a", 0, 1)])
 
 
 def test_few_files_stay(place) -> None:

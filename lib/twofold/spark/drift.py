@@ -20,7 +20,7 @@ from twofold.errors import DriftRefused
 from twofold.features import Catalogue
 from twofold.settings import Settings
 from twofold.spark.cut import Pinned, judged_entries
-from twofold.spark.present import feature_columns, value_columns
+from twofold.spark.present import feature_columns
 from twofold.spark.set_merge import merge_people
 from twofold.spark.state_rows import RANK, ok_entries
 from twofold.spark.wide import read_state
@@ -76,7 +76,7 @@ def _before(spark: Any, settings: Settings, pinned: Pinned, row: ManifestRow, ta
     since = ok_entries(judged_entries(pinned.archive, row.cut, parent.cut), row.topics)
     state = read_state(spark, settings.table("state"), parent)
     merged = merge_people(state, since, parent, pinned.catalogue, row.as_of_ms, tasks)
-    return merged.select("person", "conflict", "pending", *value_columns(pinned.catalogue, F.col("states"), row.as_of_ms))
+    return merged.select("person", "conflict", "pending", "values.*")
 
 
 def _after(spark: Any, settings: Settings, row: ManifestRow) -> DataFrame:

@@ -8,16 +8,15 @@ not what the day holds. It is a copy, made anew from the archive at every start:
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F
 
-from twofold.columns import id_hash
 from twofold.settings import Place
 from twofold.spark.cut import below, judged
 from twofold.spark.standing import put_rows, standing
@@ -37,13 +36,6 @@ _SCHEMA = ", ".join(f"{name} {_TYPES[name]}" for name in KEPT)
 _FOUND, _START = "hot", "slice"
 #: Rows that a start takes over at a time.
 _ROWS_AT_ONCE = 500_000
-
-
-class Between(NamedTuple):
-    """People in ``[low, high)`` by the order of their keys; ``None``: without a bound."""
-
-    low: str | None
-    high: str | None
 
 
 class HotSlice:
@@ -75,8 +67,8 @@ class HotSlice:
                         self._files.add(pa.Table.from_batches([rows]))
         place.remove(_START)
 
-    def add(self, rows: DataFrame, high: Offsets) -> list[str]:
-        """Take over the archive's rows of whole commits that end at ``high``; returns whom they are about.
+    def add(self, rows: DataFrame, high: Offsets) -> pa.Array:
+        """Take over the archive's rows of whole commits that end at ``high``; returns whom they are about, each once.
 
         Entries that were here already then stand here twice: whoever merges them takes one of a position.
         """
@@ -85,33 +77,29 @@ class HotSlice:
         added = kept.toArrow()
         self._note(seen, self.high)
         self._files.add(added)
-        persons: list[str] = added["person"].unique().to_pylist()
-        return persons
+        return pc.unique(added["person"])
 
     def forget(self, cut: Offsets) -> None:
         """Drop what lies below a snapshot's cut."""
         self._files.forget(cut)
         self.low = self.low.join(cut)
 
-    def find(self, whom: Sequence[str] | Between) -> None:
-        """Make :meth:`entries` those of some people."""
-        rows = self._files.between(*whom) if isinstance(whom, Between) else self._files.of([id_hash(person) for person in whom])
+    def find(self, persons: pa.Array) -> pa.Array:
+        """Make :meth:`entries` those of some people; returns who of them has one."""
+        rows = self._files.of_persons(persons)
         put_rows(self._found, rows.drop_columns([PERSON_HASH]))
+        return pc.unique(rows["person"])
 
     def entries(self, row: ManifestRow) -> DataFrame:
-        """Columns of ``state_rows.ENTRY`` of the ok entries in ``[row.cut, high)`` of the people whom :meth:`find` looked for, and
-        maybe of few others; ``low`` must not be above the cut. A standing frame: see ``standing.read_anew``.
+        """Columns of ``state_rows.ENTRY`` of the ok entries in ``[row.cut, high)`` of the people whom :meth:`find` looked for;
+        ``low`` must not be above the cut. A standing frame: see ``standing.read_anew``.
         """
         found = standing(self._spark, self._found, _SCHEMA)
         return ok_entries(found.where(~below(row.cut)).withColumn("verdict", F.lit("ok")), row.topics)
 
-    def persons(self, one_in: int = 1) -> set[str]:
-        """Everyone with an entry, or those whose key's hash is divisible by ``one_in``."""
-        return self._files.persons(one_in)
-
-    def persons_since(self, told: Offsets) -> set[str]:
-        """Everyone with an entry in ``[told, high)``."""
-        return self._files.persons(since=told)
+    def persons(self, since: Offsets = EMPTY_OFFSETS) -> pa.Array:
+        """Everyone with an entry in ``[since, high)``, once."""
+        return self._files.persons(since)
 
     @property
     def _found(self) -> Place:

@@ -43,7 +43,8 @@ _BUCKETS: dict[str, Callable[[Column], Column]] = {
 
 def let(value: Column, body: Callable[[Column], Column]) -> Column:
     """``body`` of a value that is computed once, whatever the optimizer thinks of repeating it."""
-    return F.get(F.transform(F.array(value), body), F.lit(0))
+    # The end of a fold over nothing that begins with the value: `transform` would copy what the body makes, with all that is in it.
+    return F.aggregate(F.array().cast("array<int>"), value, lambda known, _none: known, body)
 
 
 # --- facts ------------------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from twofold.errors import DefinitionError
 from twofold.features import Catalogue
 from twofold.record import Freshness
 from twofold.segments import NO_SEGMENTS, Segments
-from twofold.spark.present import TO_JSON, feature_columns, field_states, sendable_reasons, value_columns, values_struct
+from twofold.spark.present import TO_JSON, feature_columns, field_states, sendable_reasons, values_struct
 from twofold.spark.segments import SEGMENT_COLUMNS, next_change_ms, segment_names
 from twofold.spark.tables import create_table
 from twofold.stores.personalization import RECORD_COLUMN, ROW_COLUMNS, current_view_sql
@@ -115,12 +115,12 @@ def personalization_rows(
     people: DataFrame, shared: DataFrame, catalogue: Catalogue, consent_max_lag_ms: int, segments: Segments = NO_SEGMENTS
 ) -> DataFrame:
     """Rows of the table from merged people (``set_merge.MERGED`` and ``t``) and the one row of what they share."""
-    t, states, conflict, pending = F.col("t"), F.col("states"), F.col("conflict"), F.col("pending")
+    t, conflict, pending = F.col("t"), F.col("conflict"), F.col("pending")
     inexact = F.array_union(conflict, pending)
-    reasons = sendable_reasons(states, inexact, F.col("_state"), F.col("_lag_ms"), consent_max_lag_ms)
+    reasons = sendable_reasons(F.col("consent"), inexact, F.col("_state"), F.col("_lag_ms"), consent_max_lag_ms)
     judged = people.crossJoin(F.broadcast(shared.drop("t"))).select(
         "*",
-        *value_columns(catalogue, states, t),
+        "values.*",
         reasons.alias("_reasons"),
         field_states(catalogue, conflict, pending).alias("_fields"),
     )

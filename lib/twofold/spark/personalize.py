@@ -10,8 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -30,7 +29,7 @@ from twofold.segments import NO_SEGMENTS, Segments
 from twofold.settings import Settings
 from twofold.spark.cut import archive_at, slice_of
 from twofold.spark.due import Due
-from twofold.spark.hot_slice import Between, HotSlice
+from twofold.spark.hot_slice import HotSlice
 from twofold.spark.job import Running, has_polled
 from twofold.spark.pace import Pace
 from twofold.spark.personalization import SHARED, append_rows, create_personalization, personalization_rows, shared_row
@@ -38,7 +37,6 @@ from twofold.spark.sample_gate import SampleGate
 from twofold.spark.set_merge import merge_people
 from twofold.spark.standing import put_rows, read_anew, standing
 from twofold.spark.state_lookup import StateLookup
-from twofold.spark.state_rows import empty_state
 from twofold.spark.tables import create_archive
 from twofold.spark.tidy import Tidy
 from twofold.spark.turns import Turns
@@ -58,8 +56,6 @@ from twofold.views import Heartbeat, HotView, ManifestRow, empty_manifest
 _DUE_AHEAD_MS = 5 * MINUTE_MS
 #: Every version of the archive is read whole: what one commit holds of a person belongs to one O.
 _ALL_FILES = 1_000_000_000
-#: People by whom a range of everyone is measured.
-_SAMPLES_A_CHUNK = 64
 
 
 def _wall_ms() -> int:
@@ -72,17 +68,6 @@ def broker_log_end(settings: Settings) -> Offsets | None:
         return log_offsets(settings)[1]
     except (TwofoldError, KafkaError, OSError):
         return None
-
-
-def _among(frame: DataFrame, persons: DataFrame) -> DataFrame:
-    """Only these people: a frame of ``person``."""
-    return frame.join(F.broadcast(persons), "person", "left_semi")
-
-
-def _within(frame: DataFrame, people: Between) -> DataFrame:
-    """Only these people; files sorted by person are then opened in part."""
-    above = frame if people.low is None else frame.where(F.col("person") >= people.low)
-    return above if people.high is None else above.where(F.col("person") < people.high)
 
 
 class Personalizer:
@@ -112,12 +97,13 @@ class Personalizer:
         self.checkpoint = root / "stream"
         folder(root).remove("stream")
         self._slice = HotSlice(spark, root, settings.home_path / "hot-slice")
-        self._lookup = StateLookup(spark, root, settings.home_path / "state-rows")
-        self._shared, self._chosen = root / "shared", root / "chosen"
-        self._prepared: tuple[int, DataFrame] | None = None
+        self._lookup = StateLookup(spark, root, settings.home_path / "state-rows", catalogue)
+        self._shared = root / "shared"
+        #: The query of a snapshot, by whether it goes by `wide_person`.
+        self._prepared: dict[bool, tuple[int, DataFrame]] = {}
         self._due = Due()
         self._due_ms = 0
-        self._chunks: deque[Between] = deque()
+        self._chunks: deque[pa.Array] = deque()
         self._refreshing: tuple[int, int | None] = (-1, None)
         self._tidy = Tidy(spark, self._table, settings.personalize)
         self._gate = SampleGate(spark, settings)
@@ -141,7 +127,7 @@ class Personalizer:
         self.version = self._slice_anew()
         if self._refreshed != self._row.seq:
             return
-        missed = sorted(self._slice.persons_since(self._told))
+        missed = self._slice.persons(since=self._told)
         if len(missed) > self._settings.personalize.chunk_persons:
             self._refreshed = -1
         else:
@@ -174,7 +160,9 @@ class Personalizer:
         """Have the snapshot's rows of `state` at hand."""
         row = self._row
         if row.seq and row.version == self._catalogue.version:
-            self._lookup.start(self._settings.table("state"), row.tables["state"])
+            wide = row.tables.get("wide_person")
+            nightly = None if wide is None else (self._settings.table("wide_person"), wide)
+            self._lookup.start(self._settings.table("state"), row.tables["state"], nightly)
 
     def _end_of(self, batch_id: int) -> Offsets:
         """The archive's committed end that a micro-batch has reached."""
@@ -193,16 +181,16 @@ class Personalizer:
                 end = self._end_of(batch_id)
                 touched = self._slice.add(frame, end)
                 # Whose row has lapsed for long goes along: a batch of their own would cost what every batch costs.
-                along = self._lapsed(self._settings.personalize.due_interval_ms) if touched else []
-                self._emit("live", list(dict.fromkeys([*touched, *along])), told=end)
+                along = self._lapsed(self._settings.personalize.due_interval_ms) if len(touched) else touched
+                self._emit("live", pc.unique(pa.concat_arrays([touched, along])), told=end)
                 self._tell()
             self._pace.taken(end)
         except TwofoldError as error:
             self.died_of = error
             raise
 
-    def _emit(self, kind: str, whom: Sequence[str] | Between, told: Offsets = EMPTY_OFFSETS, refreshed: int | None = None) -> int:
-        """Rows of some people at one (t, O); returns how many. None where the snapshot cannot be read at t.
+    def _emit(self, kind: str, whom: pa.Array, told: Offsets = EMPTY_OFFSETS, refreshed: int | None = None) -> int:
+        """Rows of some people, each once, at one (t, O); returns how many. None where the snapshot cannot be read at t.
 
         ``told``: whoever has an entry below has a row now; ``refreshed``: everyone has one of this snapshot.
         """
@@ -213,7 +201,7 @@ class Personalizer:
         if not self._can_be_read(t):
             return 0
         self._told = self._told.join(told)
-        if not whom:
+        if not len(whom) and refreshed is None:
             return 0
         if not self._created:
             self._created = True
@@ -227,8 +215,9 @@ class Personalizer:
         freshness = Freshness(row.snapshot, row.cut.to_json(), high.to_json(), row.as_of_ms, t, None, lag, state)
         self._batch += 1
         put_rows(self._shared, shared_row(row, freshness, o, self._batch, self._era, serving.consent_max_lag_ms))
-        self._slice.find(whom)
-        rows = read_anew(self._rows(_within(self._state(), whom)) if isinstance(whom, Between) else self._rows_among(whom))
+        nightly = kind == "refresh"
+        self._lookup.find(whom, self._slice.find(whom), nightly)
+        rows = self._rows(nightly)
         if self._gate.is_due(row, t):
             self._gate.look(rows, row, o, self._archived, t)
         self._refreshed = self._refreshed if refreshed is None else refreshed
@@ -252,32 +241,21 @@ class Personalizer:
         row, grace_days = self._row, self._settings.batch.late_grace_days
         return row.version == self._catalogue.version and not row.below_range(t, grace_days)
 
-    def _rows_among(self, persons: Sequence[str]) -> DataFrame:
-        """The same query for any persons, built once a snapshot."""
-        put_rows(self._chosen, pa.table({"person": pa.array(persons, pa.string())}))
-        if self._row.seq:
-            self._lookup.find(persons)
-        if self._prepared is None or self._prepared[0] != self._row.seq:
-            chosen = standing(self._spark, self._chosen, "person string")
-            state = self._lookup.rows() if self._row.seq else self._state()
-            self._prepared = self._row.seq, self._rows(_among(state, chosen), chosen)
-        return self._prepared[1]
+    def _rows(self, nightly: bool) -> DataFrame:
+        """Rows of the people who were looked up: the same query for any, built once a snapshot.
 
-    def _rows(self, state: DataFrame, chosen: DataFrame | None = None) -> DataFrame:
-        """Rows of people by their rows of ``state`` and the entries that were found; of ``chosen`` ones where more may be found."""
-        shared = standing(self._spark, self._shared, SHARED)
-        instant = F.broadcast(shared.select("t"))
-        found = self._slice.entries(self._row)
-        entries = (found if chosen is None else _among(found, chosen)).crossJoin(instant)
-        people = merge_people(state.crossJoin(instant), entries, self._row, self._catalogue, F.col("t"), next_change=True)
-        consent_max_lag_ms = self._settings.serving.consent_max_lag_ms
-        return personalization_rows(people, shared, self._catalogue, consent_max_lag_ms, self._segments)
-
-    def _state(self) -> DataFrame:
-        row = self._row
-        if row.seq == 0:
-            return empty_state(self._spark, self._catalogue)
-        return self._spark.read.format("delta").option("versionAsOf", row.tables["state"]).load(self._settings.table("state"))
+        ``nightly``: most of them have neither a hot entry nor an edge since the snapshot. Of touched people that is never so.
+        """
+        seq, rows = self._prepared.get(nightly, (None, None))
+        if rows is None or seq != self._row.seq:
+            shared = standing(self._spark, self._shared, SHARED)
+            instant = F.broadcast(shared.select("t"))
+            state, entries = self._lookup.rows(nightly).crossJoin(instant), self._slice.entries(self._row).crossJoin(instant)
+            people = merge_people(state, entries, self._row, self._catalogue, F.col("t"), next_change=True, whole=True)
+            consent_max_lag_ms = self._settings.serving.consent_max_lag_ms
+            rows = personalization_rows(people, shared, self._catalogue, consent_max_lag_ms, self._segments)
+            self._prepared[nightly] = self._row.seq, rows
+        return read_anew(rows)
 
     # --- between batches --------------------------------------------------------------------------------------------------------
     def tick(self) -> bool:
@@ -308,15 +286,13 @@ class Personalizer:
             if asked is not None:
                 self._slice_anew()
             self._refreshing = (self._row.seq, asked)
-            self._chunks.extend(self._ranges())
+            self._chunks.extend(self._everyone())
 
-    def _ranges(self) -> Iterator[Between]:
-        """Everyone, in ranges of about ``chunk_persons``: every n-th person by hash stands for n."""
-        every = max(1, self._settings.personalize.chunk_persons // _SAMPLES_A_CHUNK)
-        folded = self._state().where(F.pmod(F.xxhash64("person"), F.lit(every)) == 0).select("person").collect()
-        sample = sorted({row.person for row in folded} | self._slice.persons(every))
-        bounds = sample[_SAMPLES_A_CHUNK::_SAMPLES_A_CHUNK]
-        return (Between(low, high) for low, high in pairwise([None, *bounds, None]))
+    def _everyone(self) -> Iterator[pa.Array]:
+        """Everyone, in the order of their keys, so many at a time: what a file of the table holds is then a range of them."""
+        known = pc.unique(pa.concat_arrays([self._lookup.persons(), self._slice.persons()]))
+        persons, at_once = known.take(pc.sort_indices(known)), self._settings.personalize.chunk_persons
+        return (persons.slice(first, at_once) for first in range(0, max(1, len(persons)), at_once))
 
     def _refresh_chunk(self) -> None:
         with self._turns.background():
@@ -340,14 +316,14 @@ class Personalizer:
                 self._look_ahead(now)
             if now >= self._due_ms + every:
                 lapsed = self._lapsed()
-                if lapsed:
+                if len(lapsed):
                     self._move()
                     self._emit("due", lapsed)
 
-    def _lapsed(self, for_ms: int = 0) -> list[str]:
+    def _lapsed(self, for_ms: int = 0) -> pa.Array:
         """People whose row has lapsed so long ago, of whom nobody else has to think from now on."""
         self._due_ms = self._now_ms()
-        return self._due.take(self._due_ms - for_ms, self._settings.personalize.chunk_persons)
+        return pa.array(self._due.take(self._due_ms - for_ms, self._settings.personalize.chunk_persons), pa.string())
 
     def _look_ahead(self, now: int) -> None:
         self._due = Due(now + _DUE_AHEAD_MS)

@@ -48,12 +48,19 @@ def value_type(catalogue: Catalogue, feature: Feature) -> str:
     return _TYPES[catalogue.value_type(feature)]
 
 
-def value_columns(catalogue: Catalogue, states: Column, t: Column | int) -> list[Column]:
-    """One typed column a feature, by its name, at ``t`` (epoch ms): what ``Record.values`` holds."""
-    return [
-        _value(catalogue, feature, states, t).cast(value_type(catalogue, feature)).alias(name)
-        for name, feature in catalogue.features.items()
-    ]
+def value_columns(catalogue: Catalogue, states: Column, t: Column | int, nightly: Column | None = None) -> list[Column]:
+    """One typed column a feature, by its name, at ``t`` (epoch ms): what ``Record.values`` holds.
+
+    ``nightly``: a struct of values at an earlier instant since which the states have stayed; ``states`` then only has to have those
+    that the catalogue's ``moving`` features read.
+    """
+
+    def value(feature: Feature) -> Column:
+        if nightly is not None and feature not in catalogue.moving:
+            return nightly[feature.name]
+        return _value(catalogue, feature, states, t)
+
+    return [value(f).cast(value_type(catalogue, f)).alias(name) for name, f in catalogue.features.items()]
 
 
 def _value(catalogue: Catalogue, feature: Feature, states: Column, t: Column | int) -> Column:

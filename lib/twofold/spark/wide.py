@@ -15,7 +15,7 @@ from twofold.features import Catalogue
 from twofold.settings import Settings
 from twofold.spark.campaigns import CAMPAIGN_COLUMNS, campaign_rows
 from twofold.spark.cut import Pinned
-from twofold.spark.present import feature_columns, value_columns
+from twofold.spark.present import feature_columns
 from twofold.spark.published import write_version
 from twofold.spark.set_merge import merge_people
 from twofold.spark.state_rows import ok_entries
@@ -52,7 +52,7 @@ def person_rows(state: DataFrame, row: ManifestRow, catalogue: Catalogue, tasks:
         "person",
         F.lit(row.as_of_ms).cast("bigint").alias("as_of_ms"),
         F.lit(row.snapshot).alias("snapshot"),
-        *value_columns(catalogue, F.col("states"), row.as_of_ms),
+        "values.*",
     )
     return values.select(
         *(F.col(name).alias(name, metadata={"comment": comment}) for name, _type, comment in person_columns(catalogue))

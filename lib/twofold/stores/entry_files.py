@@ -8,31 +8,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twofold.stores.sorted_files import PERSON_HASH, SortedFiles
-from twofold.timeline import Offsets
+from twofold.timeline import EMPTY_OFFSETS, Offsets
 
 
 class EntryFiles(SortedFiles):
     """Rows of one schema, which has ``person``, ``PERSON_HASH``, ``topic_id``, ``partition`` and ``offset``."""
 
-    def between(self, low: str | None, high: str | None) -> pa.Table:
-        """The rows of people in ``[low, high)`` by the order of their keys."""
-
-        def within(rows: pa.Table) -> pa.Table:
-            above = rows if low is None else rows.filter(pc.greater_equal(rows["person"], low))
-            return above if high is None else above.filter(pc.less(above["person"], high))
-
-        return self._all(within(file.rows) for file in self._files())
-
-    def persons(self, one_in: int = 1, since: Offsets | None = None) -> set[str]:
-        """Everyone who has a row; ``one_in``: about so many of them, by their hashes; ``since``: with a row at or beyond it."""
-        found: set[str] = set()
+    def persons(self, since: Offsets = EMPTY_OFFSETS) -> pa.Array:
+        """Everyone who has a row at or beyond ``since``, once."""
+        found = [pa.array([], pa.string())]
         for file in self._files():
-            places = np.flatnonzero(file.hashes % one_in == 0) if one_in > 1 else None
             rows = file.rows.select(["person", "topic_id", "partition", "offset"])
-            rows = rows if places is None else rows.take(places)
-            rows = rows if since is None else rows.filter(pa.array(~_below(rows, since)))
-            found.update(pc.unique(rows["person"]).to_pylist())
-        return found
+            rows = rows.filter(pa.array(~_below(rows, since))) if since else rows
+            found.append(pc.unique(rows["person"]))
+        return pc.unique(pa.concat_arrays(found))
 
     def forget(self, cut: Offsets) -> None:
         """Drop the rows below a cut."""

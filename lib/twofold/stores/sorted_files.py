@@ -17,6 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from twofold.columns import id_hash
+
 #: The hash of the person by which files are sorted: ``columns.id_hash`` of it, Spark's ``xxhash64``.
 PERSON_HASH = "person_hash"
 #: So many files of one size become one of the next.
@@ -54,6 +56,17 @@ class SortedFiles:
         wanted = np.unique(np.asarray(hashes, np.int64))
         return self._all(file.rows.take(_places(file.hashes, wanted)) for file in self._files())
 
+    def of_persons(self, persons: pa.Array) -> pa.Table:
+        """The rows of people, which have ``person``."""
+        rows = self.of(person_hashes(persons).to_numpy())
+        theirs = pc.is_in(rows["person"], persons)
+        # Hardly ever do two people have one hash, and to filter is to copy.
+        return rows if pc.all(theirs).as_py() else rows.filter(theirs)
+
+    def column(self, name: str) -> pa.Array:
+        """One column of all rows, in any order."""
+        return self._all(file.rows for file in self._files())[name].combine_chunks()
+
     def _files(self) -> Iterable[SortedFile]:
         return (file for level in self._levels for file in level)
 
@@ -84,6 +97,11 @@ class SortedFiles:
                 file.path.unlink()
 
 
+def person_hashes(persons: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """``PERSON_HASH`` of people's keys."""
+    return pa.array([id_hash(person) for person in persons.to_pylist()], pa.int64())
+
+
 def _places(hashes: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Where the wanted ones stand in sorted hashes."""
     first, last = np.searchsorted(hashes, wanted, "left"), np.searchsorted(hashes, wanted, "right")
@@ -94,4 +112,4 @@ def _places(hashes: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> npt
     return places
 
 
-__all__ = ["PERSON_HASH", "SortedFile", "SortedFiles"]
+__all__ = ["PERSON_HASH", "SortedFile", "SortedFiles", "person_hashes"]
