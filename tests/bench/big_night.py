@@ -24,19 +24,18 @@ from tests.bench.bench_batch import differing as differing_states
 from tests.bench.bench_batch import meter
 from tests.bench.engines import differing, duckdb_rows, polars_rows, spark_rows
 from tests.bench.generated_archive import generated_home, make_archive
+from tests.bench.refresh import refresh_everyone
 from tests.bench.rival import rival_rows
 from tests.bench.wide_night import EVENTS_A_PERSON
 from twofold.reader import Reader
 from twofold.settings import Settings
 from twofold.spark.batch import rebuild
-from twofold.spark.personalize import Personalizer
 from twofold.spark.published import write_version
 from twofold.spark.session import cores
 from twofold.spark.state_rows import tasks_of
-from twofold.stores.one_writer import process_writer
 from twofold.stores.personalization import current_rows
 from twofold.stores.places import data_files, open_table
-from twofold.timeline import Offsets
+from twofold.timeline import HOUR_MS
 from twofold.views import ManifestRow
 
 _DUCKDB_MEMORY = "12GB"
@@ -67,14 +66,6 @@ def _apart(work: Callable[..., None], *arguments: Any) -> dict[str, float]:
         raise RuntimeError(f"{work.__name__} died: exit {process.exitcode}") from error
     process.join()
     return {"s": round(wall, 1), "cpu_s": round(cpu, 1), "gb": round(gigabytes, 1)}
-
-
-def _refresh(spark: Any, settings: Settings, end: Offsets, t: int) -> None:
-    """A row of `personalization` for everyone, as its writer does it after a snapshot: JSON and Delta write included."""
-    right = process_writer(settings, "personalize")
-    writer = Personalizer(spark, settings, right, now_ms=lambda: t, log_end=lambda _settings: end)
-    while writer.tick():
-        pass
 
 
 def _reads(settings: Settings, t: int) -> dict[str, object]:
@@ -136,7 +127,7 @@ def measure(events: int) -> dict[str, object]:
         different = differing_states(spark, settings.table("state"), states)
         if different:
             raise AssertionError(f"the rival's `state` differs from ours in {different} places")
-        refresh = measured(lambda: _refresh(spark, settings, row.cut, t))
+        refresh = measured(lambda: refresh_everyone(spark, settings, row.cut, t + HOUR_MS))
         _done("refresh", refresh)
         reads = _reads(settings, t)
         _done("reads", reads)

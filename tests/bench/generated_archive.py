@@ -41,10 +41,11 @@ def log_start() -> Offsets:
 
 
 @contextmanager
-def generated_home(driver_memory: str) -> Iterator[tuple[Settings, Any]]:
-    """A home of the log of archives made here, which goes at the end, and a Spark session for it."""
+def generated_home(driver_memory: str, kept: str | None = None) -> Iterator[tuple[Settings, Any]]:
+    """A home of the log of archives made here, which goes at the end unless it is ``kept``, and a Spark session for it."""
     with tempfile.TemporaryDirectory() as home:
-        settings = Settings(home=home)
+        settings = Settings(home=kept or home)
+        settings.home_path.mkdir(parents=True, exist_ok=True)
         spark = open_session(settings, "bench", spark__driver__memory=driver_memory)
         try:
             write_home_log(settings.home_path, HomeLog(TOPIC, log_start(), 0))

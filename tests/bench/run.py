@@ -44,6 +44,7 @@ BENCHES = {
     "batch": lambda: _run(PYTHON, "-m", "tests.bench.bench_batch", "--events", "5000000"),
     "wide": lambda: _run(PYTHON, "-m", "tests.bench.wide_night", "--events", "5000000"),
     "big-night": lambda: _run(PYTHON, "-m", "tests.bench.big_night", "--events", "20000000"),
+    "refresh": lambda: _run(PYTHON, "-m", "tests.bench.refresh", "--events", "20000000"),
     "incremental": lambda: _run(PYTHON, "-m", "tests.bench.incremental"),
     "latency-500": lambda: _on_a_system("latency", 500, "personalize"),
     "latency-2000": lambda: _on_a_system("latency", 2_000, "personalize"),
