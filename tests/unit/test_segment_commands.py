@@ -118,7 +118,8 @@ def test_rows_of_other_rules_are_evaluated_now(home, capsys):
     write_personalization(home, "older", lambda _person: ["gone"], valid_until=T)
     found = json.loads(run(capsys, "segments", "--json")[1])
     assert {s["name"]: s["persons"] for s in found["segments"]} == {"euro": 1, "loyal": 2} and found["lapsed"] == 4
-    assert "4 rows have lapsed: is the writer running?" in run(capsys, "segments")[1]
+    # Where lines break depends on how long the path of the rules is.
+    assert "4 rows have lapsed: is the writer running?" in " ".join(run(capsys, "segments")[1].split())
 
 
 def test_before_that_table_the_nightly_one_is_asked_at_its_own_instant(home, capsys):
