@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -16,87 +12,25 @@ from deltalake import CommitProperties, DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.layered_home import LayeredHome, drawn_log
+from tests.unit.layered_home import drawn_log
 from tests.unit.manifests import TOPIC
+from tests.unit.served_home import EVERYONE, HOUR, Home, drawn, order, sent, small, view
 from twofold.audit import Recomputation, Served, difference, differences, judge, spread
-from twofold.catalogue import CATALOGUE, VERSION
+from twofold.catalogue import VERSION
 from twofold.cli import main
-from twofold.errors import ServedWrong, StoreError
-from twofold.events import Entry, make_entry
+from twofold.errors import ServedWrong
+from twofold.events import Entry
 from twofold.families import FAMILIES
-from twofold.local.served_audit import Audited, ServedAudit, raise_for_bugs
+from twofold.local.served_audit import raise_for_bugs
 from twofold.reader import Reader
-from twofold.settings import Settings
 from twofold.stores.audit_reports import newest_audit_report
 from twofold.stores.person_hash import PersonHash
-from twofold.stores.served_log import ServedLog, read_progress, sampled, served_files
+from twofold.stores.served_log import served_files
 from twofold.testing.mutants import MUTANTS
 from twofold.testing.oracle import values, winners
-from twofold.testing.script import PERSONS, START_MS
+from twofold.testing.script import PERSONS
 from twofold.testing.world import SMALLER
 from twofold.timeline import DAY_MS, HOUR_MS, MINUTE_MS, Position
-from twofold.views import ManifestRow
-
-EVERYONE = {"sample_share": 1}
-HOUR = [START_MS + n * HOUR_MS for n in range(24)]
-
-
-class Home(LayeredHome):
-    def serve(self, persons=PERSONS, at: int | None = None, **options) -> None:
-        with self.reader(**options) as reader:
-            list(reader.records(persons, at))
-
-    def audit(self, **options) -> Audited:
-        return ServedAudit(self.settings, self.now, **options).run()
-
-    def lines(self) -> list[dict]:
-        return [json.loads(line) for file in served_files(self.settings.served_path) for line in file.path.open("rb")]
-
-    def alter(self, number: int, change) -> None:
-        """Rewrite one line of the log's only file."""
-        (file,) = served_files(self.settings.served_path)
-        lines = file.path.read_bytes().splitlines(keepends=True)
-        line = json.loads(lines[number])
-        change(line)
-        lines[number] = json.dumps(line).encode() + b"\n"
-        file.path.write_bytes(b"".join(lines))
-
-
-def drawn(folder: Path, seed: int, **audit) -> Home:
-    return Home(folder, *drawn_log(seed), audit={**EVERYONE, **audit})
-
-
-def sent(number: int, at_ms: int, broker_ms: int, what: dict, user: str = "1") -> tuple[Entry, bytes]:
-    event = {"event_id": f"e{number}", "user_id": user, "occurred_at": at_ms, "source_kind": "web", **what}
-    value = json.dumps(event).encode()
-    return make_entry(VERSION, Position(TOPIC, 0, number), broker_ms, value), value
-
-
-def order(total: str, currency: str) -> dict:
-    return {"type": "track", "name": "Order Completed", "properties": {"order_id": "o", "total": total, "currency": currency}}
-
-
-def view(product: str, category: str) -> dict:
-    return {"type": "track", "name": "Product Viewed", "properties": {"product_id": product, "category": category}}
-
-
-def small(folder: Path, **audit) -> Home:
-    """An order below the cut; a view in the hot store; an order and a view only in the log; later a late order, and a page."""
-    pairs = [
-        sent(0, HOUR[1], HOUR[1], order("5.00", "EUR")),
-        sent(1, HOUR[2], HOUR[2], view("p1", "c1")),
-        sent(2, HOUR[3], HOUR[3], order("7.50", "EUR")),
-        sent(3, HOUR[4], HOUR[4], view("p2", "c1")),
-        sent(4, HOUR[4], HOUR[7], order("1.00", "USD")),
-        sent(5, HOUR[8], HOUR[8], {"type": "page", "properties": {"path": "/"}}),
-    ]
-    log = [entry for entry, _value in pairs]
-    home = Home(folder, log, {entry.position: value for entry, value in pairs}, audit={**EVERYONE, **audit})
-    home.archive(1)
-    home.night(1)
-    home.follow(2)
-    home.now = HOUR[5]
-    return home
 
 
 # --- nothing wrong ----------------------------------------------------------------------------------------------------------------
@@ -437,63 +371,6 @@ def test_differences_in_their_own_units() -> None:
     assert spread([]) is None and (spread(range(1, 201)).p50, spread(range(1, 201)).p99) == (100, 198)
 
 
-# --- who is logged ----------------------------------------------------------------------------------------------------------------
-def test_the_sample_is_the_same_persons_everywhere_and_about_the_share() -> None:
-    keys = [f"user:{number}" for number in range(20_000)]
-    fifth = {key for key in keys if sampled(key, 0.2)}
-    assert 3_700 < len(fifth) < 4_300
-    assert fifth <= {key for key in keys if sampled(key, 0.21)}
-    assert all(sampled(key, 1) for key in keys) and not any(sampled(key, 0) for key in keys)
-
-
-def test_two_homes_log_the_same_persons_and_nobody_by_default(tmp_path: Path) -> None:
-    persons = [f"user:{number}" for number in range(300)]
-    logged = []
-    for name, share in (("a", 0.3), ("b", 0.3), ("none", 0)):
-        home = small(tmp_path / name, sample_share=share)
-        PersonHash(home.settings.home_path)
-        home.serve(persons)
-        with home.reader() as reader:
-            for person in persons:
-                reader.record(person)
-                reader.standing(person)
-            reader.explain(persons[0], "orders_lifetime")
-        logged.append([line["person"] for line in home.lines()])
-    first, second, nobody = logged
-    assert first == second and sorted(first) == sorted([person for person in persons if sampled(person, 0.3)] * 2)
-    assert nobody == [] and not (tmp_path / "none" / "served").exists() and Settings().audit.sample_share == 0
-
-
-def test_a_line_holds_what_the_audit_needs_and_is_the_owners_alone(tmp_path: Path) -> None:
-    home = small(tmp_path)
-    with home.reader() as reader:
-        record = reader.record("user:1")
-        row = reader.snapshot
-        assert not served_files(home.settings.served_path)
-        # With the next read after a second, whoever that is of.
-        home.now += 1_000
-        reader.record("user:2")
-        (file,) = served_files(home.settings.served_path)
-    (line, _other) = home.lines()
-    assert line.pop("values") == msgspec.to_builtins(record.values)
-    assert line == {
-        "kind": "served",
-        "person": "user:1",
-        "t": HOUR[5],
-        "served_ms": HOUR[5],
-        "snapshot": row.snapshot,
-        "seq": 1,
-        "cut": row.cut.to_json(),
-        "high": {TOPIC: {"0": 2, "1": 0}},
-        "version": VERSION,
-        "installed": VERSION,
-        "state": "stale",
-        "inexact": {},
-    }
-    assert file.path.stat().st_mode & 0o777 == 0o600 and file.path.parent.stat().st_mode & 0o777 == 0o700
-    assert file.path.name.startswith("2025-01-01-")
-
-
 # --- not judged -------------------------------------------------------------------------------------------------------------------
 def test_a_record_that_the_archive_has_not_reached_waits_and_is_judged_once(tmp_path: Path) -> None:
     home = small(tmp_path)
@@ -600,115 +477,6 @@ def test_the_recomputation_is_of_the_bytes_and_of_no_stored_column(tmp_path: Pat
     assert home.audit(again=True, whole=True).worst[0].late.features == LATE
 
 
-# --- the log's own faults ---------------------------------------------------------------------------------------------------------
-@contextmanager
-def full_at(size_bytes: int) -> Iterator[None]:
-    """No file of this process grows beyond a size: a write takes what fits, the next one fails."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_disk_that_is_full_stops_no_read_and_leaves_whole_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    home = small(tmp_path)
-    home.archive(2)
-    with home.reader() as reader:
-        for _ in range(3):
-            reader.record("user:1")
-        home.now += 1_000
-        reader.record("user:1")
-        (file,) = served_files(home.settings.served_path)
-        size = file.path.stat().st_size
-        with full_at(size + 100):
-            for _ in range(5):
-                home.now += 1_000
-                assert reader.record("user:1").values["orders_lifetime"] == 1
-            assert file.path.stat().st_size == size
-            lost = reader.status().served_lost
-            assert lost == 5
-        assert [r.message for r in caplog.records if "not logged any more" in r.message] == [
-            f"twofold: served records are not logged any more: {file.path.parent} cannot be written: File too large; reads go on"
-        ]
-        reader.record("user:1")
-    report = home.audit().report
-    assert report.summary.judged == 5 and sum(report.not_logged.values()) == 5
-    assert list(report.not_logged) == [f"{file.path.parent} cannot be written: File too large"]
-
-
-def test_a_folder_that_cannot_be_made_stops_no_read(tmp_path: Path) -> None:
-    home = small(tmp_path)
-    home.settings.served_path.write_text("in the way")
-    with home.reader() as reader:
-        assert reader.record("user:1").values["orders_lifetime"] == 1
-        home.now += 1_000
-        reader.record("user:1")
-        assert reader.status().served_lost == 1
-
-
-def test_the_log_stops_at_its_size_and_says_so_and_goes_on_when_there_is_room(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    home = small(tmp_path, max_bytes=1 << 16)
-    home.archive(2)
-    with home.reader() as reader:
-        for _ in range(400):
-            home.now += 250
-            reader.record("user:1")
-        lost = reader.status().served_lost
-        assert lost is not None and lost > 200
-        assert sum(file.path.stat().st_size for file in served_files(home.settings.served_path)) < (1 << 16) + 300
-        assert sum("has reached audit.max_bytes" in record.message for record in caplog.records) == 1
-        # An audit hears of it while the process goes on, though not yet of how many.
-        report = home.audit().report
-        assert 0 < sum(report.not_logged.values()) < lost
-        (file,) = served_files(home.settings.served_path)
-        kept = sum(line["kind"] == "served" for line in home.lines())
-        assert report.summary.judged == kept
-        home.settings.served_path.joinpath("progress.json").unlink()
-        os.truncate(file.path, 0)
-        reader.record("user:1")
-    told = [line for line in home.lines() if line["kind"] == "lost"]
-    assert len(told) == 1 and told[0]["lost"] + sum(report.not_logged.values()) >= lost
-
-
-def test_old_files_go_once_every_line_was_judged(tmp_path: Path) -> None:
-    home = small(tmp_path, keep_days=2)
-    home.serve(["user:1"])
-    home.now = HOUR[0] + 12 * HOUR_MS + 2 * DAY_MS
-    report = home.audit().report
-    assert (report.files_removed, report.not_judged) == (0, {"waiting": 1})
-    home.archive(2)
-    home.now -= 1
-    assert home.audit().report.files_removed == 0
-    home.now += 1
-    home.serve(["user:1"])
-    assert home.audit(again=True).report.files_removed == 0
-    assert home.audit().report.files_removed == 1
-    (file,) = served_files(home.settings.served_path)
-    assert list(read_progress(home.settings.served_path)) == [file.path.name]
-
-
-def test_each_day_has_its_own_file(tmp_path: Path) -> None:
-    home = small(tmp_path)
-    with home.reader() as reader:
-        for _ in range(3):
-            reader.record("user:1")
-            home.now += DAY_MS
-    assert [file.path.name[:10] for file in served_files(home.settings.served_path)] == ["2025-01-01", "2025-01-02", "2025-01-03"]
-
-
-def test_a_damaged_progress_is_named(tmp_path: Path) -> None:
-    home = small(tmp_path)
-    home.archive(2)
-    home.serve(["user:1"])
-    (home.settings.served_path / "progress.json").write_text("{")
-    with pytest.raises(StoreError, match=r"progress\.json is damaged: .*judged again"):
-        home.audit()
-
-
 # --- the command ------------------------------------------------------------------------------------------------------------------
 def ran(capsys: pytest.CaptureFixture[str], home: Home, *words: str) -> tuple[int, str, str]:
     code = main(["audit", "--home", home.settings.home, *words])
@@ -762,27 +530,3 @@ def test_status_tells_the_log_and_the_last_audit(tmp_path: Path, capsys: pytest.
     assert main(["status", *place]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "in 1 files" in shown and "audit 2025-01-01T17:00:00.000Z: 1 judged, 1 wrong, 0 lag" in shown
-
-
-def test_the_log_is_closed_by_its_reader(tmp_path: Path) -> None:
-    settings = Settings.model_validate({"home": str(tmp_path), "audit": EVERYONE})
-    log = ServedLog(settings)
-    row = ManifestRow(1, "s1", Home(tmp_path / "x", *drawn_log(0)).end(3), VERSION)
-    served = Served(
-        person="user:1",
-        t=1,
-        served_ms=START_MS,
-        snapshot="s1",
-        seq=1,
-        cut=row.cut.to_json(),
-        high={},
-        version=VERSION,
-        installed=CATALOGUE.version,
-        state="batch_only",
-        values={},
-    )
-    log.add(served)
-    log.close()
-    log.close()
-    (file,) = served_files(settings.served_path)
-    assert msgspec.json.decode(file.path.read_bytes(), type=Served) == served and served.offsets == row.cut
