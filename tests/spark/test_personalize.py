@@ -16,11 +16,9 @@ from tests.spark.test_batch import drawn_logs, offsets, page
 from twofold.catalogue import CATALOGUE
 from twofold.errors import SecondWriter, ValidationRefused
 from twofold.events import FactBody
-from twofold.spark.personalization import (
-    personalization_rows,
-)
+from twofold.spark import standing
+from twofold.spark.personalization import personalization_rows
 from twofold.spark.published import append_row
-from twofold.spark.state_lookup import StateLookup
 from twofold.stores.one_writer import take_writer
 from twofold.stores.person_hash import PersonHash
 from twofold.stores.refresh_request import request_refresh
@@ -95,16 +93,12 @@ def test_a_refresh_takes_from_the_night_what_neither_an_entry_nor_an_edge_has_mo
         honest[later_ms] = refreshed(later_ms)
         assert_equal_to_the_library(home)
 
-    values = StateLookup._values
-
-    def marked(lookup: StateLookup, persons: Any) -> Any:
+    def marked(place: Any, rows: Any, files: int) -> None:
         """As if the night had counted a million orders of everyone."""
-        told = values(lookup, persons)
-        columns = {field.name: told.field(field.name) for field in told.type}
-        columns["orders_lifetime"] = pa.array([10**6] * len(told), pa.int64())
-        return pa.StructArray.from_arrays(list(columns.values()), list(columns), mask=told.is_null())
+        number = rows.schema.get_field_index("orders_lifetime")
+        standing.put_rows(place, rows.set_column(number, "orders_lifetime", pa.array([10**6] * len(rows), pa.int64())), files)
 
-    monkeypatch.setattr(StateLookup, "_values", marked)
+    monkeypatch.setattr("twofold.spark.held.put_rows", marked)
     touched, moving = {e.person for e in rest if e.verdict == "ok"}, {feature.name for feature in CATALOGUE.moving}
     assert {"interest", "streak_days", "days_since_last_order"} < moving < set(CATALOGUE.features)
     kept = {}

@@ -8,8 +8,7 @@ from pyspark.sql import functions as F
 
 from tests.spark.personalize_home import SMALL
 from twofold.settings import Settings
-from twofold.spark import state_lookup
-from twofold.spark.present import feature_columns
+from twofold.spark import standing, state_lookup
 from twofold.spark.standing import read_anew
 from twofold.spark.state_lookup import StateLookup
 from twofold.spark.state_rows import empty_state
@@ -59,35 +58,19 @@ def test_what_is_found_is_what_the_table_has(spark, tmp_path, monkeypatch, colum
     assert found("user:1", "user:50") == right("user:1")
 
 
-def test_with_what_the_wide_table_has_and_in_as_many_files_as_there_are_tasks(spark, tmp_path, monkeypatch):
-    monkeypatch.setattr(state_lookup, "_ROWS_A_TASK", 10)
-    people = spark.range(100).select(F.concat(F.lit("user:"), "id").alias("person"), "id")
+def test_in_as_many_files_as_there_are_tasks(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr(standing, "ROWS_A_TASK", 10)
+    people = spark.range(100).select(F.concat(F.lit("user:"), "id").alias("person"))
     nobody = empty_state(spark, SMALL)
-    state, wide = str(tmp_path / "state"), str(tmp_path / "wide")
-    others = (F.lit(None).cast(nobody.schema[name].dataType).alias(name) for name in ("older", "older_ids", "recent"))
-    people.select("person", *others).write.format("delta").save(state)
-    values = [F.lit(None).cast(type_).alias(name) for name, type_, _comment in feature_columns(SMALL)]
-    counted = people.select("person", *values).withColumn("orders_lifetime", F.substring("person", 6, 9).cast("bigint"))
-    counted.where("person != 'user:30'").write.format("delta").save(wide)
-    place = Settings(home=str(tmp_path)).checkpoint("found")
-    lookup = StateLookup(spark, place, tmp_path / "local", SMALL)
-    lookup.start(state, 0, (wide, 0))
-
-    def found(nightly: bool) -> dict[str, int | None]:
-        """Person -> their orders of the night."""
-        rows = read_anew(lookup.rows(nightly)).withColumn("task", F.spark_partition_id()).collect()
-        ranges = [[row.person for row in rows if row.task == task] for task in sorted({row.task for row in rows})]
-        assert len(ranges) == min(spark.sparkContext.defaultParallelism, len(asked) // 10)
-        assert [person for persons in sorted(ranges) for person in persons] == sorted(row.person for row in rows)
-        return (
-            {row.person: row.nightly and row.nightly.orders_lifetime for row in rows}
-            if nightly
-            else dict.fromkeys(row.person for row in rows)
-        )
-
-    asked = [f"user:{n}" for n in range(20, 70)]
-    lookup.find(pa.array(asked), pa.array(["user:20", "user:200"]), nightly=True)
-    assert found(nightly=True) == {**{f"user:{n}": n for n in range(20, 70)}, "user:200": None, "user:30": None}
-    lookup.find(pa.array(asked[:10]), NOBODY)
-    asked = asked[:10]
-    assert len(found(nightly=False)) == 10, "files of what was found before are removed"
+    nothing = (F.lit(None).cast(nobody.schema[name].dataType).alias(name) for name in ("older", "older_ids", "recent"))
+    people.select("person", *nothing).write.format("delta").save(str(tmp_path / "state"))
+    lookup = StateLookup(spark, Settings(home=str(tmp_path)).checkpoint("found"), tmp_path / "local", SMALL)
+    lookup.start(str(tmp_path / "state"), 0)
+    for asked in (50, 10):
+        persons = [f"user:{n}" for n in range(asked)]
+        lookup.find(pa.array(persons), NOBODY)
+        rows = read_anew(lookup.rows()).select("person", F.spark_partition_id().alias("task")).collect()
+        ranges = [[row.person for row in rows if row.task == task] for task in {row.task for row in rows}]
+        assert len(ranges) == min(spark.sparkContext.defaultParallelism, asked // 10)
+        # Files of what was found before are removed.
+        assert [person for people in sorted(ranges) for person in people] == sorted(persons)

@@ -80,6 +80,10 @@ def test_a_row_is_the_record_of_a_recomputation(night):
     for person, values in expected.items():
         r = dict(found[person])
         assert (r.pop("person"), r.pop("as_of_ms"), r.pop("snapshot")) == (person, NOW_MS, row.snapshot)
+        # Until when they hold, and what moves: see test_personalize.
+        assert set(r) - set(values) == {name for name, _comment in wide.HELD_COLUMNS}
+        until = r.pop(wide.HOLDS_UNTIL)
+        assert (until is None or until > NOW_MS) and r.pop(wide.MOVING)
         # In their order, too: a map of scores is a ranking.
         assert json.dumps(r) == json.dumps({name: values[name] for name in r}), person
         jsonschema.validate(r, CATALOGUE.schema())
@@ -124,20 +128,23 @@ def test_every_reader_gives_the_same_rows(spark, night, name):
 
 def test_protocol_and_comments(night):
     home, _log, row = night
-    columns = {"wide_person": wide.person_columns(CATALOGUE), "wide_campaign": CAMPAIGN_COLUMNS}
+    columns = {
+        "wide_person": list(wide.person_comments(CATALOGUE).items()),
+        "wide_campaign": [(name, comment) for name, _type, comment in CAMPAIGN_COLUMNS],
+    }
     for name, expected in columns.items():
         table = delta_table(home, row, name)
         protocol = table.protocol()
         assert (protocol.min_reader_version, protocol.min_writer_version) == (1, 2)
         comments = [(field.name, field.metadata["comment"]) for field in table.schema().fields]
-        assert comments == [(column, comment) for column, _type, comment in expected]
+        assert comments == expected
     assert [name for name, _doc in comments_of_features(night)] == list(CATALOGUE.features)
 
 
 def comments_of_features(night) -> list[tuple[str, str]]:
     home, _log, row = night
     fields = delta_table(home, row, "wide_person").schema().fields
-    found = [(field.name, field.metadata["comment"]) for field in fields[len(wide.PERSON_COLUMNS) :]]
+    found = [(field.name, field.metadata["comment"]) for field in fields[len(wide.PERSON_COLUMNS) : -len(wide.HELD_COLUMNS)]]
     assert found == [(name, feature.doc) for name, feature in CATALOGUE.features.items()]
     return found
 
@@ -155,7 +162,7 @@ def test_a_night_that_dies_leaves_what_is_published(spark, night):
         rebuild(spark, home, as_of_ms=NOW_MS, catalogue=FEW, report=crash)
     newest = DeltaTable(home.table("wide_person"))
     assert newest.version() > row.tables["wide_person"]
-    assert [field.name for field in newest.schema().fields] == ["person", "as_of_ms", "snapshot"]
+    assert [field.name for field in newest.schema().fields] == list(wide.person_comments(FEW))
     assert current(home.table("manifest")) == row and delta_rows(home, row, "wide_person") == before
 
 

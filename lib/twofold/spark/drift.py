@@ -23,7 +23,7 @@ from twofold.spark.cut import Pinned, judged_entries
 from twofold.spark.present import feature_columns
 from twofold.spark.set_merge import merge_people
 from twofold.spark.state_rows import RANK, ok_entries
-from twofold.spark.wide import read_state
+from twofold.spark.wide import HOLDS_UNTIL, MOVING, read_state
 from twofold.stores.person_hash import PersonHash
 from twofold.views import ManifestRow
 
@@ -81,7 +81,7 @@ def _before(spark: Any, settings: Settings, pinned: Pinned, row: ManifestRow, ta
 
 def _after(spark: Any, settings: Settings, row: ManifestRow) -> DataFrame:
     wide = spark.read.format("delta").option("versionAsOf", row.tables["wide_person"])
-    return wide.load(settings.table("wide_person")).drop("as_of_ms", "snapshot")
+    return wide.load(settings.table("wide_person")).drop("as_of_ms", "snapshot", HOLDS_UNTIL, MOVING)
 
 
 def _comparable(column: Column, type_: str) -> Column:

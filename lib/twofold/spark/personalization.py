@@ -13,6 +13,7 @@ from twofold.errors import DefinitionError
 from twofold.features import Catalogue
 from twofold.record import Freshness
 from twofold.segments import NO_SEGMENTS, Segments
+from twofold.spark import present
 from twofold.spark.present import TO_JSON, feature_columns, field_states, sendable_reasons, values_struct
 from twofold.spark.segments import SEGMENT_COLUMNS, next_change_ms, segment_names
 from twofold.spark.tables import create_table
@@ -117,10 +118,11 @@ def personalization_rows(
     """Rows of the table from merged people (``set_merge.MERGED`` and ``t``) and the one row of what they share."""
     t, conflict, pending = F.col("t"), F.col("conflict"), F.col("pending")
     inexact = F.array_union(conflict, pending)
-    reasons = sendable_reasons(F.col("consent"), inexact, F.col("_state"), F.col("_lag_ms"), consent_max_lag_ms)
+    reasons = sendable_reasons(F.col("states"), inexact, F.col("_state"), F.col("_lag_ms"), consent_max_lag_ms)
     judged = people.crossJoin(F.broadcast(shared.drop("t"))).select(
         "*",
         "values.*",
+        present.next_change_ms(catalogue, F.col("edge_ms"), F.col("states"), t).alias("_next_change_ms"),
         reasons.alias("_reasons"),
         field_states(catalogue, conflict, pending).alias("_fields"),
     )
@@ -128,7 +130,7 @@ def personalization_rows(
         "*",
         segment_names(segments, t).alias("segments"),
         F.lit(segments.version).alias("segments_version"),
-        F.least(F.col("next_change_ms"), next_change_ms(segments, t)).alias("_valid_until"),
+        F.least(F.col("_next_change_ms"), next_change_ms(segments, t)).alias("_valid_until"),
     )
     sendable = F.size("_reasons") == 0
     columns: dict[str, Column] = {

@@ -29,6 +29,7 @@ from twofold.segments import NO_SEGMENTS, Segments
 from twofold.settings import Settings
 from twofold.spark.cut import archive_at, slice_of
 from twofold.spark.due import Due
+from twofold.spark.held import Held
 from twofold.spark.hot_slice import HotSlice
 from twofold.spark.job import Running, has_polled
 from twofold.spark.pace import Pace
@@ -98,8 +99,9 @@ class Personalizer:
         folder(root).remove("stream")
         self._slice = HotSlice(spark, root, settings.home_path / "hot-slice")
         self._lookup = StateLookup(spark, root, settings.home_path / "state-rows", catalogue)
+        self._held = Held(spark, root, catalogue)
         self._shared = root / "shared"
-        #: The query of a snapshot, by whether it goes by `wide_person`.
+        #: The query of a snapshot, with people who were held and without.
         self._prepared: dict[bool, tuple[int, DataFrame]] = {}
         self._due = Due()
         self._due_ms = 0
@@ -160,9 +162,12 @@ class Personalizer:
         """Have the snapshot's rows of `state` at hand."""
         row = self._row
         if row.seq and row.version == self._catalogue.version:
+            self._lookup.start(self._settings.table("state"), row.tables["state"])
             wide = row.tables.get("wide_person")
-            nightly = None if wide is None else (self._settings.table("wide_person"), wide)
-            self._lookup.start(self._settings.table("state"), row.tables["state"], nightly)
+            if wide is None or row.as_of_ms is None:
+                self._held.stop()
+            else:
+                self._held.start(self._settings.table("wide_person"), wide, row.as_of_ms)
 
     def _end_of(self, batch_id: int) -> Offsets:
         """The archive's committed end that a micro-batch has reached."""
@@ -215,9 +220,11 @@ class Personalizer:
         freshness = Freshness(row.snapshot, row.cut.to_json(), high.to_json(), row.as_of_ms, t, None, lag, state)
         self._batch += 1
         put_rows(self._shared, shared_row(row, freshness, o, self._batch, self._era, serving.consent_max_lag_ms))
-        nightly = kind == "refresh"
-        self._lookup.find(whom, self._slice.find(whom), nightly)
-        rows = self._rows(nightly)
+        touched = self._slice.find(whom)
+        # Of people who are touched, or whose row lapsed, nothing of the night holds any more.
+        held = self._held.find(whom, touched, t) if kind == "refresh" else whom.slice(0, 0)
+        self._lookup.find(whom.filter(pc.invert(pc.is_in(whom, held))), touched)
+        rows = self._rows(bool(len(held)))
         if self._gate.is_due(row, t):
             self._gate.look(rows, row, o, self._archived, t)
         self._refreshed = self._refreshed if refreshed is None else refreshed
@@ -241,20 +248,18 @@ class Personalizer:
         row, grace_days = self._row, self._settings.batch.late_grace_days
         return row.version == self._catalogue.version and not row.below_range(t, grace_days)
 
-    def _rows(self, nightly: bool) -> DataFrame:
-        """Rows of the people who were looked up: the same query for any, built once a snapshot.
-
-        ``nightly``: most of them have neither a hot entry nor an edge since the snapshot. Of touched people that is never so.
-        """
-        seq, rows = self._prepared.get(nightly, (None, None))
+    def _rows(self, with_held: bool) -> DataFrame:
+        """Rows of the people who were looked up, and of those who were held: the same queries for any, built once a snapshot."""
+        seq, rows = self._prepared.get(with_held, (None, None))
         if rows is None or seq != self._row.seq:
             shared = standing(self._spark, self._shared, SHARED)
             instant = F.broadcast(shared.select("t"))
-            state, entries = self._lookup.rows(nightly).crossJoin(instant), self._slice.entries(self._row).crossJoin(instant)
-            people = merge_people(state, entries, self._row, self._catalogue, F.col("t"), next_change=True, whole=True)
+            state, entries = self._lookup.rows().crossJoin(instant), self._slice.entries(self._row).crossJoin(instant)
+            people = merge_people(state, entries, self._row, self._catalogue, F.col("t"), edges=True, whole=True)
+            people = people.unionByName(self._held.people(instant)) if with_held else people
             consent_max_lag_ms = self._settings.serving.consent_max_lag_ms
             rows = personalization_rows(people, shared, self._catalogue, consent_max_lag_ms, self._segments)
-            self._prepared[nightly] = self._row.seq, rows
+            self._prepared[with_held] = self._row.seq, rows
         return read_anew(rows)
 
     # --- between batches --------------------------------------------------------------------------------------------------------

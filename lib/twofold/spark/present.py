@@ -103,6 +103,14 @@ def next_move_ms(catalogue: Catalogue, states: Column, t: Column | int) -> list[
     ]
 
 
+def next_change_ms(catalogue: Catalogue, edge_ms: Column, states: Column, t: Column | int) -> Column:
+    """The next instant at which a value may be another though no event comes, decayed ones apart; null: never.
+
+    No later than ``record.next_change_at``, which goes on to the first such instant at which a value really differs.
+    """
+    return F.array_min(F.array(edge_ms, *next_move_ms(catalogue, states, t)))
+
+
 def _empty(type_: str) -> Column:
     return F.create_map().cast(type_) if type_.startswith("map") else F.array().cast(type_)
 

@@ -7,7 +7,7 @@ the lowest (broker time, topic, partition, offset) of an id wins; a copy of a fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -17,21 +17,16 @@ from twofold.features import Catalogue, Primary
 from twofold.spark.admission import FACTS_TYPE
 from twofold.spark.lower import ENVELOPE, facts_of, field, fold, let, selected, since
 from twofold.spark.plus import plus
-from twofold.spark.present import instant, next_move_ms, value_columns
+from twofold.spark.present import value_columns
 from twofold.spark.state_rows import by_person, first_copies, hashes, keyed, not_retracted
 from twofold.views import ManifestRow
 
-#: Columns of a merged person. ``values``: a struct of what each feature is at ``t``. ``consent``: a struct of the states on which
-#: permission rests (``CONSENT_PRIMARIES``; null: zero). ``conflict``: primaries that a doubtful copy may change.
-#: ``pending``: primaries in which an event may be folded that a hot retraction takes back. ``newest_event_ms``: of the hot entries
-#: that count. ``next_change_ms``: the next instant at which a window gains or loses one of the person's facts, or a value moves by
-#: itself, or null; until then values (decayed ones apart) stay, unless an event comes. It is no later than
-#: ``record.next_change_at``, which goes on to the first such instant at which a value really differs.
-MERGED = ("person", "values", "consent", "conflict", "pending", "newest_event_ms", "next_change_ms")
-
-#: Column that ``state`` may have: what `wide_person` of its snapshot holds of the person (``present.feature_columns``), or null.
-#: Where no entry is hot and no edge lies between the snapshot's ``as_of`` and t, only what moves by itself is made anew.
-NIGHTLY = "nightly"
+#: Columns of a merged person. ``values``: a struct of what each feature is at ``t``. ``states``: a struct of the states that those
+#: of the catalogue's ``moving`` features and permission rest on (:func:`kept`; null: zero). ``conflict``: primaries that a doubtful
+#: copy may change. ``pending``: primaries in which an event may be folded that a hot retraction takes back. ``newest_event_ms``: of
+#: the hot entries that count. ``edge_ms``: the next instant at which a window gains or loses one of the person's facts, or null;
+#: until then every value stays that does not move by itself, unless an event comes.
+MERGED = ("person", "values", "states", "conflict", "pending", "newest_event_ms", "edge_ms")
 
 #: Elements of ``state_rows.RECENT``.
 _ENTRIES_TYPE = (
@@ -48,14 +43,14 @@ def merge_people(
     t: Column | int,
     tasks: int | None = None,
     *,
-    next_change: bool = False,
+    edges: bool = False,
     whole: bool = False,
 ) -> DataFrame:
     """Columns of ``MERGED``: every person of ``state`` (columns of ``state_rows.STATE``) and of ``hot``, once.
 
     ``hot``: ok entries in ``[row.cut, O)``, columns of ``state_rows.ENTRY``; ``None``: the snapshot alone.
     ``t``: epoch ms, or the column ``t`` that both frames have, so that one plan serves every instant; the result has it too.
-    ``tasks``: of the shuffle by person. ``next_change``: whether ``next_change_ms`` is wanted; else it is null.
+    ``tasks``: of the shuffle by person. ``edges``: whether ``edge_ms`` is wanted; else it is null.
     ``whole``: ``state`` has a row, maybe of nulls, for everyone of ``hot``: where these are few, nobody's state is shuffled.
     """
     carried = [F.col("t")] if isinstance(t, Column) else []
@@ -63,14 +58,9 @@ def merge_people(
     if tasks is not None:
         people = people.repartition(tasks, "person")
     placed = _placed_alone() if hot is None else _placed(row, catalogue, t)
-    as_of_ms = row.as_of_ms if NIGHTLY in state.columns and hot is not None else None
-
-    def merged(it: Column) -> Column:
-        return _merged(it, catalogue, t, next_change, as_of_ms)
-
     # One expression: what leaves a projection is written down as bytes, and each later look into that costs a microsecond.
-    told = people.select("person", *carried, let(placed, merged).alias("_merged"))
-    return told.select("person", *carried, *(F.col("_merged")[name].alias(name) for name in MERGED[1:]))
+    merged = people.select("person", *carried, let(placed, lambda it: _merged(it, catalogue, t, edges)).alias("_merged"))
+    return merged.select("person", *carried, *(F.col("_merged")[name].alias(name) for name in MERGED[1:]))
 
 
 def _no_entries() -> Column:
@@ -90,8 +80,7 @@ def _beside_hot(state: DataFrame, hot: DataFrame, t: Column | int, carried: list
     gathered = by_person(hot, "hot", keys, ids, newest)
     # A version of before retractions lacks the column.
     retracted = F.col("retracted_ids") if "retracted_ids" in state.columns else F.lit(None).cast("array<bigint>")
-    nightly = [NIGHTLY] if NIGHTLY in state.columns else []
-    known = state.select("person", *carried, "older", "older_ids", retracted.alias("retracted_ids"), "recent", *nightly)
+    known = state.select("person", *carried, "older", "older_ids", retracted.alias("retracted_ids"), "recent")
     return known.join(gathered, keys, how)
 
 
@@ -177,7 +166,7 @@ def _any_selected(fact: Column, primaries: Iterable[Primary]) -> Column:
     return chosen
 
 
-def _next_change(facts: Column, catalogue: Catalogue, t: Column | int) -> Column:
+def _edge(facts: Column, catalogue: Catalogue, t: Column | int) -> Column:
     """A fact leaves a window of width w at ``at + w + 1``, a later one comes in at ``at + 1``."""
     primaries = list(catalogue.primaries.values())
 
@@ -192,49 +181,37 @@ def _next_change(facts: Column, catalogue: Catalogue, t: Column | int) -> Column
     return F.array_min(F.array(*leaving, coming))
 
 
-def _merged(placed: Column, catalogue: Catalogue, t: Column | int, next_change: bool, as_of_ms: int | None) -> Column:
-    """The columns of ``MERGED`` beyond the person, as a struct, from :func:`_place`; ``as_of_ms``: of ``NIGHTLY``."""
+def kept(catalogue: Catalogue) -> tuple[Primary, ...]:
+    """The primaries whose states a merged person has: values that move by themselves are made of them, and permission."""
+    names = {*(name for feature in catalogue.moving for name in feature.reads), *CONSENT_PRIMARIES}
+    return tuple(primary for primary in catalogue.primaries.values() if primary.name in names)
+
+
+def _merged(placed: Column, catalogue: Catalogue, t: Column | int, edges: bool) -> Column:
+    """The columns of ``MERGED`` beyond the person, as a struct, from :func:`_place`."""
+    primaries = tuple(catalogue.primaries.values())
     older = F.col("older")
 
-    def states(facts: Column, primaries: Sequence[Primary]) -> Column:
-        def with_older(added: Column) -> Column:
-            return F.struct(
-                *((plus(p.state, added[p.name], older[p.name]) if p.lifetime else added[p.name]).alias(p.name) for p in primaries)
-            )
-
-        return let(fold(facts, primaries, t), with_older)
-
-    def told(known: Column, change: Column, nightly: Column | None = None) -> Column:
-        # Some values move while every fact stays where it is.
-        changes = [change, *next_move_ms(catalogue, known, t)] if next_change else []
-        # All states would be bytes, and each look into those to show them takes a fraction of a microsecond.
+    def states(added: Column) -> Column:
         return F.struct(
-            F.struct(*value_columns(catalogue, known, t, nightly)).alias("values"),
-            F.struct(*(known[name].alias(name) for name in CONSENT_PRIMARIES if name in catalogue.primaries)).alias("consent"),
-            _conflicts(placed["doubtful"], catalogue, t).alias("conflict"),
-            placed["pending"].alias("pending"),
-            placed["newest"].alias("newest_event_ms"),
-            F.array_min(F.array(*changes).cast("array<bigint>")).alias("next_change_ms"),
+            *((plus(p.state, added[p.name], older[p.name]) if p.lifetime else added[p.name]).alias(p.name) for p in primaries)
         )
 
-    def anew(facts: Column) -> Column:
-        known = states(facts, tuple(catalogue.primaries.values()))
-        return let(known, lambda known: told(known, _next_change(facts, catalogue, t)))
+    def merged(facts: Column) -> Column:
+        def told(known: Column) -> Column:
+            # All states would be bytes, and each look into those to show them takes a fraction of a microsecond.
+            return F.struct(
+                F.struct(*value_columns(catalogue, known, t)).alias("values"),
+                F.struct(*(known[primary.name].alias(primary.name) for primary in kept(catalogue))).alias("states"),
+                _conflicts(placed["doubtful"], catalogue, t).alias("conflict"),
+                placed["pending"].alias("pending"),
+                placed["newest"].alias("newest_event_ms"),
+                (_edge(facts, catalogue, t) if edges else F.lit(None)).cast("bigint").alias("edge_ms"),
+            )
 
-    def lasting(facts: Column, change: Column) -> Column:
-        nightly = F.col(NIGHTLY)
-        needed = {*(name for feature in catalogue.moving for name in feature.reads), *CONSENT_PRIMARIES}
-        few = states(facts, tuple(p for p in catalogue.primaries.values() if p.name in needed))
-        lasts = nightly.isNotNull() & (F.coalesce(F.size("hot"), F.lit(0)) == 0) & (instant(t) >= F.lit(as_of_ms))
-        lasts = lasts & (change.isNull() | (change > t))
-        return F.when(lasts, let(few, lambda known: told(known, change, nightly))).otherwise(anew(facts))
+        return let(let(fold(facts, primaries, t), states), told)
 
-    def either(facts: Column) -> Column:
-        if as_of_ms is None:
-            return anew(facts)
-        return let(_next_change(facts, catalogue, as_of_ms), lambda change: lasting(facts, change))
-
-    return let(facts_of(placed["entries"]), either)
+    return let(facts_of(placed["entries"]), merged)
 
 
 def _conflicts(doubtful: Column, catalogue: Catalogue, t: Column | int) -> Column:

@@ -15,6 +15,14 @@ from pyspark.sql import DataFrame
 from twofold.settings import Place
 from twofold.stores.files import folder
 
+#: Fewer rows are not worth a task, and a file of the table, more.
+ROWS_A_TASK = 1_000
+
+
+def tasks_of_rows(spark: Any, rows: int) -> int:
+    """In how many files to put rows that tasks go through one by one."""
+    return min(int(spark.sparkContext.defaultParallelism), max(1, rows // ROWS_A_TASK))
+
 
 def standing(spark: Any, place: Place, schema: Any) -> DataFrame:
     """The rows of every Parquet file in a folder and the folders in it, as they are at each :func:`read_anew`.

@@ -14,13 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 from twofold.features import Catalogue
 from twofold.settings import Place
-from twofold.spark.present import feature_columns
-from twofold.spark.set_merge import NIGHTLY
-from twofold.spark.standing import put_rows, standing
+from twofold.spark.standing import put_rows, standing, tasks_of_rows
 from twofold.spark.state_rows import empty_state
 from twofold.stores.places import dataset_of, open_table
 from twofold.stores.sorted_files import PERSON_HASH, SortedFiles, person_hashes
@@ -29,8 +26,6 @@ from twofold.stores.sorted_files import PERSON_HASH, SortedFiles, person_hashes
 _COLUMNS = ("person", "older", "older_ids", "retracted_ids", "recent")
 #: Rows of one file of the copy, and how many are read at a time.
 _ROWS_A_FILE, _ROWS_AT_ONCE = 100_000, 10_000
-#: Fewer rows are not worth a task, and a file of the table, more.
-_ROWS_A_TASK = 1_000
 #: Below the writer's place: the rows of the people that are asked for.
 _FOUND = "state"
 
@@ -41,24 +36,18 @@ class StateLookup:
     def __init__(self, spark: Any, root: Place, local: Path, catalogue: Catalogue) -> None:
         """``root``: where Spark finds the rows asked for; ``local``: a folder of this machine, for all. Nobody's at first."""
         self._spark, self._found, self._local = spark, root / _FOUND, local
-        self._features = tuple(catalogue.features)
-        values = ",".join(f"{name}:{type_}" for name, type_, _comment in feature_columns(catalogue))
-        self._nightly = F.lit(None).cast(f"struct<{values}>").alias(NIGHTLY)
-        columns = empty_state(spark, catalogue).select(*_COLUMNS, self._nightly).schema
+        columns = empty_state(spark, catalogue).select(*_COLUMNS).schema
         # As a table has them: everything may be null, whoever has no row has nothing.
         nobody = spark.createDataFrame([], ", ".join(f"{column.name} {column.dataType.simpleString()}" for column in columns))
         self._schema: Any = nobody.schema
-        self._nothing: pa.Schema = nobody.toArrow().schema
-        self._files = SortedFiles(local, _with_hash(nobody.drop(NIGHTLY).toArrow().schema))
-        self._wide: ds.Dataset | None = None
+        self._files = SortedFiles(local, _with_hash(nobody.toArrow().schema))
 
-    def start(self, location: str, version: int, wide: tuple[str, int] | None = None) -> None:
-        """Copy a version of the table: seconds for a hundred thousand people. ``wide``: `wide_person` of the same snapshot."""
+    def start(self, location: str, version: int) -> None:
+        """Copy a version of the table: seconds for a hundred thousand people."""
         frame = self._spark.read.format("delta").option("versionAsOf", version).load(location)
         names = [name for name in _COLUMNS if name in frame.columns]
-        self._schema = frame.select(*names, self._nightly).schema
+        self._schema = frame.select(*names).schema
         table = dataset_of(open_table(location, version))
-        self._wide = None if wide is None else dataset_of(open_table(*wide))
         self._files = SortedFiles(self._local, _with_hash(pa.schema([table.schema.field(name) for name in names])))
         for rows in _read(table, names):
             self._files.add(rows)
@@ -67,36 +56,17 @@ class StateLookup:
         """Everyone."""
         return self._files.column("person")
 
-    def find(self, persons: pa.Array, more: pa.Array, nightly: bool = False) -> None:
-        """Make :meth:`rows` those of ``persons``, sorted by person; and one that has nothing for each of ``more`` without a row.
-
-        ``nightly``: with what `wide_person` has of them, for a range of people who stand together in it.
-        """
+    def find(self, persons: pa.Array, more: pa.Array) -> None:
+        """Make :meth:`rows` those of ``persons``, sorted by person; and one that has nothing for each of ``more`` without a row."""
         rows = self._files.of_persons(persons).drop_columns([PERSON_HASH])
         others = more.filter(pc.invert(pc.is_in(more, rows["person"])))
         nothing = [others if name == "person" else pa.nulls(len(others), type_) for name, type_ in _types(rows.schema)]
         every = pa.concat_tables([rows, pa.Table.from_arrays(nothing, schema=rows.schema)])
-        every = every.take(pc.sort_indices(every["person"]))
-        every = every.append_column(NIGHTLY, self._values(every["person"])) if nightly else every
-        tasks = min(self._spark.sparkContext.defaultParallelism, max(1, len(every) // _ROWS_A_TASK))
-        put_rows(self._found, every, tasks)
+        put_rows(self._found, every.take(pc.sort_indices(every["person"])), tasks_of_rows(self._spark, len(every)))
 
-    def _no_values(self, rows: int) -> pa.Array:
-        return pa.nulls(rows, self._nothing.field(NIGHTLY).type)
-
-    def _values(self, persons: pa.ChunkedArray) -> pa.Array:
-        """What `wide_person` has of some people, sorted; null of whom it has not."""
-        if self._wide is None or not len(persons):
-            return self._no_values(len(persons))
-        key = ds.field("person")
-        rows = self._wide.to_table(["person", *self._features], filter=(key >= persons[0]) & (key <= persons[-1])).combine_chunks()
-        values = pa.StructArray.from_arrays([rows[name].combine_chunks() for name in self._features], list(self._features))
-        return values.take(pc.index_in(persons.combine_chunks(), rows["person"].combine_chunks()))
-
-    def rows(self, nightly: bool = False) -> DataFrame:
-        """What was found last: a standing frame, see ``standing.read_anew``. ``nightly``: with the column ``set_merge.NIGHTLY``."""
-        found = standing(self._spark, self._found, self._schema)
-        return found if nightly else found.drop(NIGHTLY)
+    def rows(self) -> DataFrame:
+        """What was found last: a standing frame, see ``standing.read_anew``."""
+        return standing(self._spark, self._found, self._schema)
 
 
 def _types(schema: pa.Schema) -> Iterator[tuple[str, pa.DataType]]:

@@ -17,7 +17,7 @@ from twofold.spark.campaigns import CAMPAIGN_COLUMNS, campaign_rows
 from twofold.spark.cut import Pinned
 from twofold.spark.present import feature_columns
 from twofold.spark.published import write_version
-from twofold.spark.set_merge import merge_people
+from twofold.spark.set_merge import kept, merge_people
 from twofold.spark.state_rows import ok_entries
 from twofold.spark.tables import create_table
 from twofold.views import ManifestRow
@@ -27,6 +27,12 @@ PERSON_COLUMNS = (
     ("as_of_ms", "bigint", "instant of every value, epoch ms"),
     ("snapshot", "string", "snapshot id whose cut the values reach up to"),
 )
+#: What `personalization` needs of a row to take it over: see :mod:`twofold.spark.held`.
+HOLDS_UNTIL, MOVING = "holds_until_ms", "moving"
+HELD_COLUMNS = (
+    (HOLDS_UNTIL, "every value that does not move by itself holds until then unless an event comes, epoch ms; null: for ever"),
+    (MOVING, "states that the values rest on which move by themselves, and permission: for the writer of personalization"),
+)
 #: A point read opens one file and decodes one row group of it.
 PERSONS_A_FILE = 100_000
 PERSONS_A_ROW_GROUP = 5_000
@@ -34,9 +40,12 @@ PERSONS_A_ROW_GROUP = 5_000
 _KEYS_A_FILE = 200
 
 
-def person_columns(catalogue: Catalogue) -> tuple[tuple[str, str, str], ...]:
-    """(name, Spark type, comment) of `wide_person`."""
-    return (*PERSON_COLUMNS, *feature_columns(catalogue))
+def person_comments(catalogue: Catalogue) -> dict[str, str]:
+    """The columns of `wide_person` and their comments."""
+    columns = (*PERSON_COLUMNS, *feature_columns(catalogue))
+    # A table cannot have a column of no fields.
+    held = dict(HELD_COLUMNS) if kept(catalogue) else {}
+    return {**{name: comment for name, _type, comment in columns}, **held}
 
 
 def read_state(spark: Any, location: str, row: ManifestRow) -> DataFrame:
@@ -45,17 +54,19 @@ def read_state(spark: Any, location: str, row: ManifestRow) -> DataFrame:
 
 
 def person_rows(state: DataFrame, row: ManifestRow, catalogue: Catalogue, tasks: int) -> DataFrame:
-    """Columns of :func:`person_columns` of every person of ``state``, at the row's ``as_of``, in no order."""
+    """Columns of :func:`person_comments` of every person of ``state``, at the row's ``as_of``, in no order."""
     assert row.as_of_ms is not None
-    merged = merge_people(state, None, row, catalogue, row.as_of_ms, tasks)
+    merged = merge_people(state, None, row, catalogue, row.as_of_ms, tasks, edges=True)
     values = merged.select(
         "person",
         F.lit(row.as_of_ms).cast("bigint").alias("as_of_ms"),
         F.lit(row.snapshot).alias("snapshot"),
         "values.*",
+        F.col("edge_ms").alias(HOLDS_UNTIL),
+        F.col("states").alias(MOVING),
     )
     return values.select(
-        *(F.col(name).alias(name, metadata={"comment": comment}) for name, _type, comment in person_columns(catalogue))
+        *(F.col(name).alias(name, metadata={"comment": comment}) for name, comment in person_comments(catalogue).items())
     )
 
 
@@ -90,7 +101,7 @@ def write_wide(spark: Any, settings: Settings, pinned: Pinned, row: ManifestRow,
         spark,
         location,
         "One row a person: every feature at as_of",
-        person_columns(pinned.catalogue),
+        [(field.name, field.dataType.simpleString(), field.metadata["comment"]) for field in people.schema],
         {"parquet.block.row.count.limit": str(PERSONS_A_ROW_GROUP)},
     )
     versions = {"wide_person": write_version(people, location, row.snapshot)}
