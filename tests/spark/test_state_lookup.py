@@ -31,7 +31,7 @@ def test_what_is_found_is_what_the_table_has(spark, tmp_path, monkeypatch, colum
     )
     location = str(tmp_path / "state")
     people.select("person", *columns).repartition(3).write.format("delta").save(location)
-    lookup = StateLookup(spark, Settings(home=str(tmp_path)).checkpoint("found"), tmp_path / "local", SMALL)
+    lookup = StateLookup(spark, Settings(home=str(tmp_path)).checkpoint("found"), tmp_path / "local")
     lookup.start(location, 0)
     assert sorted(lookup.persons().to_pylist()) == sorted(f"user:{n}" for n in range(100))
     kept = [name for name in columns if name != "more"]
@@ -64,7 +64,7 @@ def test_in_as_many_files_as_there_are_tasks(spark, tmp_path, monkeypatch):
     nobody = empty_state(spark, SMALL)
     nothing = (F.lit(None).cast(nobody.schema[name].dataType).alias(name) for name in ("older", "older_ids", "recent"))
     people.select("person", *nothing).write.format("delta").save(str(tmp_path / "state"))
-    lookup = StateLookup(spark, Settings(home=str(tmp_path)).checkpoint("found"), tmp_path / "local", SMALL)
+    lookup = StateLookup(spark, Settings(home=str(tmp_path)).checkpoint("found"), tmp_path / "local")
     lookup.start(str(tmp_path / "state"), 0)
     for asked in (50, 10):
         persons = [f"user:{n}" for n in range(asked)]

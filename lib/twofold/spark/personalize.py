@@ -98,7 +98,7 @@ class Personalizer:
         self.checkpoint = root / "stream"
         folder(root).remove("stream")
         self._slice = HotSlice(spark, root, settings.home_path / "hot-slice")
-        self._lookup = StateLookup(spark, root, settings.home_path / "state-rows", catalogue)
+        self._lookup = StateLookup(spark, root, settings.home_path / "state-rows")
         self._held = Held(spark, root, catalogue)
         self._shared = root / "shared"
         #: The query of a snapshot, with people who were held and without.
@@ -161,7 +161,9 @@ class Personalizer:
     def _look_up(self) -> None:
         """Have the snapshot's rows of `state` at hand."""
         row = self._row
-        if row.seq and row.version == self._catalogue.version:
+        if row.seq == 0:
+            self._lookup.start_empty(self._catalogue)
+        elif row.version == self._catalogue.version:
             self._lookup.start(self._settings.table("state"), row.tables["state"])
             wide = row.tables.get("wide_person")
             if wide is None or row.as_of_ms is None:

@@ -33,14 +33,19 @@ _FOUND = "state"
 class StateLookup:
     """A version of `state`, by person."""
 
-    def __init__(self, spark: Any, root: Place, local: Path, catalogue: Catalogue) -> None:
-        """``root``: where Spark finds the rows asked for; ``local``: a folder of this machine, for all. Nobody's at first."""
+    def __init__(self, spark: Any, root: Place, local: Path) -> None:
+        """``root``: where Spark finds the rows asked for; ``local``: a folder of this machine, for all. It has to be started."""
         self._spark, self._found, self._local = spark, root / _FOUND, local
-        columns = empty_state(spark, catalogue).select(*_COLUMNS).schema
+        self._schema: Any
+        self._files: SortedFiles
+
+    def start_empty(self, catalogue: Catalogue) -> None:
+        """Have nobody, as before the first snapshot."""
+        columns = empty_state(self._spark, catalogue).select(*_COLUMNS).schema
         # As a table has them: everything may be null, whoever has no row has nothing.
-        nobody = spark.createDataFrame([], ", ".join(f"{column.name} {column.dataType.simpleString()}" for column in columns))
-        self._schema: Any = nobody.schema
-        self._files = SortedFiles(local, _with_hash(nobody.toArrow().schema))
+        nobody = self._spark.createDataFrame([], ", ".join(f"{column.name} {column.dataType.simpleString()}" for column in columns))
+        self._schema = nobody.schema
+        self._files = SortedFiles(self._local, _with_hash(nobody.toArrow().schema))
 
     def start(self, location: str, version: int) -> None:
         """Copy a version of the table: seconds for a hundred thousand people."""
