@@ -162,8 +162,9 @@ class TcpProxy:
                 await self._pace(len(data))
                 # Another direction may have used the allowance up meanwhile.
                 passed = data if link.left is None else data[: link.left]
-                sink.write(passed)
+                # Counted first: whoever has received it may ask at once.
                 self._bytes += len(passed)
+                sink.write(passed)
                 if link.left is not None:
                     link.left -= len(passed)
                 await sink.drain()
