@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import functions as F
 
 from tests.spark.personalize_home import GRANTED, assert_equal_to_the_library, finish
@@ -19,6 +19,7 @@ from twofold.events import FactBody
 from twofold.spark import standing
 from twofold.spark.personalization import personalization_rows
 from twofold.spark.published import append_row
+from twofold.spark.wide import HELD_COLUMNS
 from twofold.stores.one_writer import take_writer
 from twofold.stores.person_hash import PersonHash
 from twofold.stores.refresh_request import request_refresh
@@ -116,6 +117,26 @@ def test_a_refresh_takes_from_the_night_what_neither_an_entry_nor_an_edge_has_mo
                 assert {name: row[name] for name in CATALOGUE.features} == {name: after[name] for name in CATALOGUE.features}
     # The further from the night, the fewer; among them are people whom no entry has touched.
     assert kept[8 * DAY_MS] < kept[HOUR_MS] < honest[0].keys() - touched
+
+
+def test_a_refresh_folds_everyone_where_the_night_does_not_say_until_when_it_holds(homes, monkeypatch):
+    home = homes(now_ms=NOW_MS + 10, wide_tables=True)
+    home.archive([page(n, f"user:{n}") for n in range(3)], offsets(3))
+    first = home.batch(as_of_ms=NOW_MS)
+    home.open()
+    taken = []
+    monkeypatch.setattr("twofold.spark.held.put_rows", lambda *rows: (taken.append(rows), standing.put_rows(*rows)))
+    finish(home)
+    assert len(taken) == 1, "taken over from the night"
+
+    wide = DeltaTable(home.settings.table("wide_person"))
+    older = wide.to_pyarrow_table().drop_columns([name for name, _comment in HELD_COLUMNS])
+    write_deltalake(wide, older, mode="overwrite", schema_mode="overwrite")
+    tables = {**first.tables, "wide_person": first.tables["wide_person"] + 1}
+    append_row(home.spark, home.settings.table("manifest"), replace(first, seq=2, parent=1, tables=tables))
+    home.clock.now_ms += 1
+    finish(home)
+    assert {row["seq"] for row in assert_equal_to_the_library(home).values()} == {2} and len(taken) == 1
 
 
 def test_a_row_waits_for_a_retraction_of_what_is_folded_and_the_next_snapshot_ends_it(homes):

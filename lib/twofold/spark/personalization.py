@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from twofold.errors import DefinitionError
@@ -53,7 +53,7 @@ _OFFSETS_TYPE = "map<string,map<string,bigint>>"
 _SPARK_TYPES = {pa.int64(): "bigint", pa.string(): "string", _OFFSETS: _OFFSETS_TYPE}
 #: ``_SHARED`` as Spark reads it.
 SHARED = ", ".join(f"{field.name} {_SPARK_TYPES[field.type]}" for field in _SHARED)
-_ROWS_A_TASK = 100_000
+_ROWS_A_FILE = 100_000
 #: Files of more bytes are left as they are.
 _SMALL_FILE_BYTES = 32 << 20
 
@@ -183,16 +183,17 @@ def compact(spark: Any, location: str, era: int) -> None:
     """
     from delta.tables import DeltaTable
 
-    old = spark.read.format("delta").load(location).where(F.col("era") <= era)
-    tasks = max(1, old.count() // _ROWS_A_TASK)
-    newest = Window.partitionBy("person").orderBy(F.desc("batch"))
-    placed = old.repartition(tasks, "person").withColumn("_place", F.row_number().over(newest))
-    kept = placed.where("_place = 1").drop("_place").withColumn("era", F.lit(era).cast("bigint"))
+    old = spark.read.format("delta").load(location).where(F.col("era") <= era).coalesce(_tasks(spark))
+    # A batch has one row a person. Most rows are older ones: all are read once more for it, but only the newest are sorted.
+    newest = old.groupBy("person").agg(F.max("batch").alias("batch"))
+    kept = old.join(F.broadcast(newest), ["person", "batch"], "left_semi").sortWithinPartitions("person")
+    kept = kept.withColumn("era", F.lit(era).cast("bigint")).select(old.columns)
     (
         kept.write.format("delta")
         .mode("overwrite")
         .option("replaceWhere", f"era <= {era}")
         .option("dataChange", "false")
+        .option("maxRecordsPerFile", _ROWS_A_FILE)
         .option("userMetadata", json.dumps({"compacted": era}))
         .save(location)
     )
@@ -206,8 +207,14 @@ def gather_files(spark: Any, location: str) -> None:
     table = DeltaTable.forPath(spark, location)
     spark.conf.set("spark.databricks.delta.optimize.minFileSize", str(_SMALL_FILE_BYTES))
     spark.conf.set("spark.databricks.delta.optimize.maxFileSize", str(4 * _SMALL_FILE_BYTES))
+    spark.conf.set("spark.databricks.delta.optimize.maxThreads", str(_tasks(spark)))
     table.optimize().executeCompaction()
     table.vacuum()
+
+
+def _tasks(spark: Any) -> int:
+    """Tasks of a tidying at a time: a running one cannot be held up, so half of the places are left to live batches."""
+    return max(1, int(spark.sparkContext.defaultParallelism) // 2)
 
 
 def current_view(spark: Any, location: str, catalogue: Catalogue, name: str = "personalization_current") -> DataFrame:

@@ -15,6 +15,9 @@ from twofold.timeline import MINUTE_MS
 
 #: How often the table's files are counted.
 _LOOK_EVERY_MS = MINUTE_MS // 2
+#: A process's first tidying compiles for longer than it works, and live batches wait meanwhile: it comes with few files and rows,
+#: in the minutes in which everything else compiles as well.
+_FIRST_SHARE, _FIRST_ROWS = 8, 100_000
 
 
 class Tidy:
@@ -24,6 +27,7 @@ class Tidy:
         self._spark, self._location, self._settings = spark, location, settings
         self._looked_ms = 0
         self._persons = 0
+        self._first = True
         self._thread: Thread | None = None
         self._failure: BaseException | None = None
 
@@ -34,12 +38,14 @@ class Tidy:
         if now_ms < self._looked_ms + _LOOK_EVERY_MS or (self._thread is not None and self._thread.is_alive()):
             return False
         self._looked_ms = now_ms
-        return len(self._files()) >= self._settings.tidy_files
+        files = self._files()
+        early = self._first and _rows(files) <= _FIRST_ROWS
+        return len(files) >= max(2, self._settings.tidy_files // (_FIRST_SHARE if early else 1))
 
     def start(self, era: int) -> None:
         """Tidy the eras up to ``era``, to which nothing is appended any more."""
-        rows = pc.sum(self._files()["num_records"]).as_py() or 0
-        whole = rows > self._settings.tidy_rows_per_person * self._persons
+        self._first = False
+        whole = _rows(self._files()) > self._settings.tidy_rows_per_person * self._persons
         self._thread = Thread(target=self._run, args=(era, whole), name="tidy", daemon=True)
         self._thread.start()
 
@@ -53,8 +59,12 @@ class Tidy:
             if whole:
                 compact(self._spark, self._location, era)
                 files = self._files()
-                self._persons = pc.sum(files.filter(pc.equal(files["partition.era"], era))["num_records"]).as_py() or 0
+                self._persons = _rows(files.filter(pc.equal(files["partition.era"], era)))
             else:
                 gather_files(self._spark, self._location)
         except BaseException as error:
             self._failure = error
+
+
+def _rows(files: pa.Table) -> int:
+    return pc.sum(files["num_records"]).as_py() or 0
