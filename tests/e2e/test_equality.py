@@ -137,7 +137,7 @@ def test_the_shop_and_a_hostile_corpus(fresh: System) -> None:
     conserved(fresh, log)
     # Lines end at LF only: a rejected entry may hold any other separator.
     rejected = fresh.twofold("quarantine", "--json").stdout.rstrip("\n").split("\n")
-    assert len(rejected) == sum(1 for entry in fresh.log() if entry.verdict != "ok")
+    assert len(rejected) == sum(1 for entry in log if entry.verdict != "ok")
 
 
 def test_online_retail(fresh: System, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from twofold.events import Entry, FactBody
 from twofold.features import Catalogue
 from twofold.spark.cut import judged_entries
 from twofold.spark.incremental import differing, night_rows
-from twofold.spark.present import TO_JSON, field_states, values_struct
+from twofold.spark.present import TO_JSON, field_states
 from twofold.spark.set_merge import merge_people
 from twofold.spark.state_rows import STATE, ok_entries
 from twofold.testing import oracle
@@ -117,9 +117,8 @@ def merged(log: InMemory, night: int, upto: int, t: int) -> dict[str, tuple[dict
     hot = ok_entries(judged_entries(log.archive, log.cuts[upto], row.cut), (TOPIC,))
     people = merge_people(log.full(night), hot, row, SOME, t)
     fields = F.to_json(field_states(SOME, F.col("conflict"), F.col("pending"))).alias("fields")
-    shown = people.select("person", fields, "values.*")
-    json_ = F.to_json(values_struct(SOME), TO_JSON).alias("json")
-    return {r.person: (json.loads(r.json), json.loads(r.fields)) for r in shown.select("person", "fields", json_).collect()}
+    json_ = F.to_json("values", TO_JSON).alias("json")
+    return {r.person: (json.loads(r.json), json.loads(r.fields)) for r in people.select("person", fields, json_).collect()}
 
 
 @pytest.mark.parametrize(("night", "upto"), [(0, 1), (0, 3), (1, 2), (1, 3), (2, 3), (3, 3)])

@@ -15,7 +15,7 @@ from twofold.events import Entry, FactBody
 from twofold.merge import merge
 from twofold.record import Record, make_record
 from twofold.spark.admission import FACTS_TYPE
-from twofold.spark.present import TO_JSON, field_states, next_change_ms, sendable_reasons, values_struct
+from twofold.spark.present import TO_JSON, field_states, next_change_ms, sendable_reasons
 from twofold.spark.set_merge import merge_people
 from twofold.spark.state_rows import STATE, state_rows
 from twofold.stores.memory import MemorySnapshot
@@ -115,11 +115,10 @@ def native(spark: Any, night: Night, with_hot: bool, instants: tuple[int, ...]) 
     conflict, pending = F.col("conflict"), F.col("pending")
     shown = people.select(
         "*",
-        "values.*",
         sendable_reasons(F.col("states"), F.array_union(conflict, pending), F.lit("fresh"), F.lit(0), 60_000).alias("reasons"),
         F.to_json(field_states(CATALOGUE, conflict, pending)).alias("fields"),
         next_change_ms(CATALOGUE, F.col("edge_ms"), F.col("states"), F.col("t")).alias("next_change_ms"),
-    ).withColumn("json", F.to_json(values_struct(CATALOGUE), TO_JSON))
+    ).withColumn("json", F.to_json("values", TO_JSON))
     columns = ("person", "t", "json", "reasons", "fields", "conflict", "pending", "newest_event_ms", "next_change_ms")
     return {(row.person, row.t): row for row in shown.select(*columns).collect()}
 

@@ -9,9 +9,7 @@ from tests.unit.manifests import TOPIC
 from twofold.catalogue import VERSION
 from twofold.events import Entry, FactBody
 from twofold.pinned import PinnedRecord
-from twofold.stores.campaign_pins import (
-    CampaignPin,
-)
+from twofold.stores.campaign_pins import CampaignPin
 from twofold.stores.pin_terms import listed_pins
 from twofold.testing.script import PERSONS, START_MS
 from twofold.timeline import DAY_MS

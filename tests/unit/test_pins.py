@@ -21,9 +21,7 @@ from twofold.errors import UsageError
 from twofold.events import Entry, make_entry
 from twofold.pinned import PinnedRecord
 from twofold.reader import Reader
-from twofold.stores.campaign_pins import (
-    CampaignPin,
-)
+from twofold.stores.campaign_pins import CampaignPin
 from twofold.stores.manifest import append_without_spark, rows
 from twofold.testing.oracle import recompute_entries
 from twofold.testing.script import PERSONS, START_MS

@@ -14,7 +14,7 @@ from twofold.features import Catalogue
 from twofold.record import Freshness
 from twofold.segments import NO_SEGMENTS, Segments
 from twofold.spark import present
-from twofold.spark.present import TO_JSON, feature_columns, field_states, sendable_reasons, values_struct
+from twofold.spark.present import TO_JSON, feature_columns, field_states, sendable_reasons
 from twofold.spark.segments import SEGMENT_COLUMNS, next_change_ms, segment_names
 from twofold.spark.tables import create_table
 from twofold.stores.personalization import RECORD_COLUMN, ROW_COLUMNS, current_view_sql
@@ -142,12 +142,12 @@ def personalization_rows(
         "seq": F.col("_seq"),
         "snapshot": F.col("_snapshot"),
         "o": F.col("_o"),
-        "record": F.to_json(_record(catalogue, sendable), TO_JSON),
+        "record": F.to_json(_record(sendable), TO_JSON),
     }
     return judged.select(*(columns.get(name, F.col(name)).alias(name) for name in column_names(catalogue)))
 
 
-def _record(catalogue: Catalogue, sendable: Column) -> Column:
+def _record(sendable: Column) -> Column:
     """``record.Record`` as a struct, in the order of its fields."""
     freshness = F.struct(
         F.col("_snapshot").alias("snapshot"),
@@ -161,7 +161,7 @@ def _record(catalogue: Catalogue, sendable: Column) -> Column:
     )
     return F.struct(
         F.col("person"),
-        values_struct(catalogue).alias("values"),
+        F.col("values"),
         F.struct(sendable.alias("ok"), F.col("_reasons").alias("reasons")).alias("sendable"),
         F.col("_fields").alias("fields"),
         freshness.alias("freshness"),

@@ -101,8 +101,8 @@ class Personalizer:
         self._lookup = StateLookup(spark, root, settings.home_path / "state-rows")
         self._held = Held(spark, root, catalogue)
         self._shared = root / "shared"
-        #: The query of a snapshot, with people who were held and without.
-        self._prepared: dict[bool, tuple[int, DataFrame]] = {}
+        #: The snapshot's queries: with people who were held, and without.
+        self._prepared: dict[bool, DataFrame] = {}
         self._due = Due()
         self._due_ms = 0
         self._chunks: deque[pa.Array] = deque()
@@ -161,6 +161,7 @@ class Personalizer:
     def _look_up(self) -> None:
         """Have the snapshot's rows of `state` at hand."""
         row = self._row
+        self._prepared.clear()
         if row.seq == 0:
             self._lookup.start_empty(self._catalogue)
         elif row.version == self._catalogue.version:
@@ -252,8 +253,7 @@ class Personalizer:
 
     def _rows(self, with_held: bool) -> DataFrame:
         """Rows of the people who were looked up, and of those who were held: the same queries for any, built once a snapshot."""
-        seq, rows = self._prepared.get(with_held, (None, None))
-        if rows is None or seq != self._row.seq:
+        if with_held not in self._prepared:
             shared = standing(self._spark, self._shared, SHARED)
             instant = F.broadcast(shared.select("t"))
             state, entries = self._lookup.rows().crossJoin(instant), self._slice.entries(self._row).crossJoin(instant)
@@ -261,8 +261,8 @@ class Personalizer:
             people = people.unionByName(self._held.people(instant)) if with_held else people
             consent_max_lag_ms = self._settings.serving.consent_max_lag_ms
             rows = personalization_rows(people, shared, self._catalogue, consent_max_lag_ms, self._segments)
-            self._prepared[with_held] = self._row.seq, rows
-        return read_anew(rows)
+            self._prepared[with_held] = rows
+        return read_anew(self._prepared[with_held])
 
     # --- between batches --------------------------------------------------------------------------------------------------------
     def tick(self) -> bool:

@@ -239,10 +239,5 @@ def field_states(catalogue: Catalogue, conflict: Column, pending: Column) -> Col
     return F.struct(*(field(p.name for p in catalogue.primaries_of(name)).alias(name) for name in catalogue.features))
 
 
-def values_struct(catalogue: Catalogue) -> Column:
-    """The columns of ``value_columns`` as one struct, for JSON."""
-    return F.struct(*catalogue.features)
-
-
 #: With it a null value is written, as the library writes it.
 TO_JSON = {"ignoreNullFields": "false"}

@@ -65,8 +65,7 @@ class StateLookup:
         """Make :meth:`rows` those of ``persons``, sorted by person; and one that has nothing for each of ``more`` without a row."""
         rows = self._files.of_persons(persons).drop_columns([PERSON_HASH])
         others = more.filter(pc.invert(pc.is_in(more, rows["person"])))
-        nothing = [others if name == "person" else pa.nulls(len(others), type_) for name, type_ in _types(rows.schema)]
-        every = pa.concat_tables([rows, pa.Table.from_arrays(nothing, schema=rows.schema)])
+        every = pa.concat_tables([rows, pa.table({"person": others})], promote_options="default")
         put_rows(self._found, every.take(pc.sort_indices(every["person"])), tasks_of_rows(self._spark, len(every)))
 
     def rows(self) -> DataFrame:
@@ -74,12 +73,8 @@ class StateLookup:
         return standing(self._spark, self._found, self._schema)
 
 
-def _types(schema: pa.Schema) -> Iterator[tuple[str, pa.DataType]]:
-    return ((field.name, field.type) for field in schema)
-
-
 def _with_hash(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([*(pa.field(name, type_) for name, type_ in _types(schema)), pa.field(PERSON_HASH, pa.int64())])
+    return pa.schema([*(pa.field(field.name, field.type) for field in schema), pa.field(PERSON_HASH, pa.int64())])
 
 
 def _read(table: ds.Dataset, names: Sequence[str]) -> Iterator[pa.Table]:

@@ -27,7 +27,6 @@ class Tidy:
         self._spark, self._location, self._settings = spark, location, settings
         self._looked_ms = 0
         self._persons = 0
-        self._first = True
         self._thread: Thread | None = None
         self._failure: BaseException | None = None
 
@@ -39,12 +38,11 @@ class Tidy:
             return False
         self._looked_ms = now_ms
         files = self._files()
-        early = self._first and _rows(files) <= _FIRST_ROWS
+        early = self._thread is None and _rows(files) <= _FIRST_ROWS
         return len(files) >= max(2, self._settings.tidy_files // (_FIRST_SHARE if early else 1))
 
     def start(self, era: int) -> None:
         """Tidy the eras up to ``era``, to which nothing is appended any more."""
-        self._first = False
         whole = _rows(self._files()) > self._settings.tidy_rows_per_person * self._persons
         self._thread = Thread(target=self._run, args=(era, whole), name="tidy", daemon=True)
         self._thread.start()
